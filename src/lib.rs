@@ -1,0 +1,4 @@
+//! shoprelay
+pub mod ids;
+pub mod message;
+pub mod protocol;

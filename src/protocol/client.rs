@@ -1,0 +1,429 @@
+//! What a client says: one frame, decoded into one [`ClientOp`].
+//!
+//! A frame is read twice: once for `op` and `ref`, so that a refusal can name the `ref`, and once
+//! for the op's own fields. What is wrong in the first pass makes the frame malformed, what is wrong
+//! in the second one is a bad request.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ConnId, DeviceId, MessageId, Name, OnceKey, ShopId};
+use crate::message::{Audience, Role};
+use crate::protocol::value::Captured;
+use crate::protocol::{Encoding, ErrorCode, FrameKind};
+
+/// Longest `ref` text, in bytes.
+const REF_BYTES_MAX: usize = 64;
+/// Longest time to live of a message, in seconds: a week.
+const TTL_S_MAX: u32 = 604_800;
+/// Most messages in a page of a list.
+const LIST_LIMIT_MAX: u16 = 500;
+const LIST_LIMIT_DEFAULT: u16 = 100;
+
+/// A client's own mark on an op, which comes back on its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Ref {
+    Int(i64),
+    UInt(u64),
+    Text(Box<str>),
+}
+
+/// A decoded frame.
+#[derive(Debug)]
+pub struct ClientFrame {
+    pub reference: Option<Ref>,
+    pub op: ClientOp,
+}
+
+/// What a client asks for.
+#[derive(Debug)]
+pub enum ClientOp {
+    Login(Login),
+    Notify(Box<Notify>),
+    Ack(MessageId),
+    Deal(Deal),
+    List(List),
+    Online(Option<Role>),
+    Ping,
+    Logout,
+}
+
+/// A device's request to be let in.
+#[derive(Debug, Deserialize)]
+pub struct Login {
+    pub shop: ShopId,
+    pub device: DeviceId,
+    pub role: Role,
+    #[serde(default)]
+    pub ack: Option<AckMode>,
+    /// Kept in the registry, as JSON text.
+    #[serde(default, deserialize_with = "meta")]
+    pub meta: Option<Box<str>>,
+}
+
+/// How a device proves receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AckMode {
+    /// By the `ack` op.
+    #[default]
+    Client,
+    /// By the Pong to a Ping that carries the message id.
+    Pong,
+}
+
+/// A message or a signal, as its sender gives it: what is left out depends on who sends it.
+#[derive(Debug)]
+pub struct Notify {
+    pub to: Option<Audience>,
+    pub except: Vec<DeviceId>,
+    pub kind: Name,
+    pub table: Option<Name>,
+    pub data: Option<crate::message::Value>,
+    pub user_info: Option<crate::message::Value>,
+    pub status: Option<Name>,
+    pub durable: Option<bool>,
+    pub key: Option<OnceKey>,
+    pub receipt: bool,
+    pub ttl: Option<Duration>,
+}
+
+/// A main's claim that it dealt with a message.
+#[derive(Debug, Deserialize)]
+pub struct Deal {
+    pub id: MessageId,
+    #[serde(deserialize_with = "status")]
+    pub status: Name,
+    #[serde(default)]
+    pub expect: Option<Name>,
+}
+
+/// A request for a page of the shop's messages.
+#[derive(Debug, Clone)]
+pub struct List {
+    pub status: ListStatus,
+    /// Exclusive.
+    pub after: MessageId,
+    pub limit: usize,
+}
+
+/// Which messages a list shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListStatus {
+    All,
+    /// Nobody has dealt with it.
+    Open,
+    /// The present status is this one.
+    Is(Name),
+}
+
+/// A frame that was refused, and what to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub reference: Option<Ref>,
+    pub code: ErrorCode,
+    pub message: String,
+    /// The frame is no object with an `op` in the connection's encoding: too many of these close it.
+    pub malformed: bool,
+}
+
+/// Decodes one data frame of a client.
+///
+/// # Errors
+/// [`Refused`] says what to answer; nothing of the frame was taken.
+pub fn decode(encoding: Encoding, kind: FrameKind, frame: &[u8]) -> Result<ClientFrame, Refused> {
+    let malformed = |message: String| Refused { reference: None, code: ErrorCode::BadRequest, message, malformed: true };
+    if kind != FrameKind::of(encoding) {
+        return Err(malformed(match encoding {
+            Encoding::Json => "shoprelay.v1.json takes text frames, this one is binary".into(),
+            Encoding::MsgPack => "shoprelay.v1.msgpack takes binary frames, this one is text".into(),
+        }));
+    }
+    let head: Head = match encoding {
+        Encoding::Json => serde_json::from_slice(frame).map_err(|cause| malformed(format!("no JSON object with an op: {cause}")))?,
+        Encoding::MsgPack => from_msgpack(frame).map_err(|cause| malformed(format!("no MessagePack map with an op: {cause}")))?,
+    };
+    let reference = match head.reference {
+        RefField::Absent => None,
+        RefField::Valid(reference) => Some(reference),
+        RefField::Invalid => {
+            let message = format!("ref must be an integer or a text of at most {REF_BYTES_MAX} bytes");
+            return Err(Refused { reference: None, code: ErrorCode::BadRequest, message, malformed: false });
+        }
+    };
+    let refuse = |code, message| Refused { reference: reference.clone(), code, message, malformed: false };
+    let bad = |message: String| refuse(ErrorCode::BadRequest, message);
+    let op = match head.op.as_str() {
+        "login" => ClientOp::Login(fields(encoding, frame).map_err(bad)?),
+        "notify" => ClientOp::Notify(Box::new(fields::<NotifyFields>(encoding, frame).and_then(NotifyFields::check).map_err(bad)?)),
+        "ack" => ClientOp::Ack(fields::<AckFields>(encoding, frame).map_err(bad)?.id),
+        "deal" => ClientOp::Deal(fields(encoding, frame).map_err(bad)?),
+        "list" => ClientOp::List(fields::<ListFields>(encoding, frame).and_then(ListFields::check).map_err(bad)?),
+        "online" => ClientOp::Online(fields::<OnlineFields>(encoding, frame).map_err(bad)?.role),
+        "ping" => ClientOp::Ping,
+        "logout" => ClientOp::Logout,
+        unknown => {
+            let shown: String = unknown.chars().take(32).collect();
+            return Err(refuse(ErrorCode::UnknownOp, format!("no op is called {shown:?}")));
+        }
+    };
+    Ok(ClientFrame { reference, op })
+}
+
+fn fields<T: DeserializeOwned>(encoding: Encoding, frame: &[u8]) -> Result<T, String> {
+    match encoding {
+        Encoding::Json => serde_json::from_slice(frame).map_err(|cause| cause.to_string()),
+        Encoding::MsgPack => from_msgpack(frame),
+    }
+}
+
+fn from_msgpack<T: DeserializeOwned>(frame: &[u8]) -> Result<T, String> {
+    let mut deserializer = rmp_serde::Deserializer::new(std::io::Cursor::new(frame));
+    // One level for the frame itself.
+    deserializer.set_max_depth(super::VALUE_DEPTH_MAX * 2);
+    let read = T::deserialize(&mut deserializer).map_err(|cause| cause.to_string())?;
+    if deserializer.position() != frame.len() as u64 {
+        return Err("there are bytes after the map".into());
+    }
+    Ok(read)
+}
+
+#[derive(Deserialize)]
+struct Head {
+
+    op: String,
+    #[serde(rename = "ref", default)]
+    reference: RefField,
+}
+
+#[derive(Default)]
+enum RefField {
+    #[default]
+    Absent,
+    Valid(Ref),
+    Invalid,
+}
+
+impl<'de> Deserialize<'de> for RefField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RefVisitor)
+    }
+}
+
+/// Takes anything, so that a wrong `ref` is a bad request and no malformed frame.
+struct RefVisitor;
+
+impl<'de> Visitor<'de> for RefVisitor {
+    type Value = RefField;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an integer or a short text")
+    }
+    fn visit_i64<E>(self, number: i64) -> Result<RefField, E> {
+        Ok(RefField::Valid(Ref::Int(number)))
+    }
+    fn visit_u64<E>(self, number: u64) -> Result<RefField, E> {
+        Ok(RefField::Valid(Ref::UInt(number)))
+    }
+    fn visit_str<E>(self, text: &str) -> Result<RefField, E> {
+        if text.len() > REF_BYTES_MAX {
+            return Ok(RefField::Invalid);
+        }
+        Ok(RefField::Valid(Ref::Text(text.into())))
+    }
+    fn visit_unit<E>(self) -> Result<RefField, E> {
+        Ok(RefField::Absent)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<RefField, E> {
+        Ok(RefField::Invalid)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<RefField, E> {
+        Ok(RefField::Invalid)
+    }
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<RefField, E> {
+        Ok(RefField::Invalid)
+    }
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, ext: D) -> Result<RefField, D::Error> {
+        IgnoredAny::deserialize(ext).map(|_| RefField::Invalid)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<RefField, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(RefField::Invalid)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RefField, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(RefField::Invalid)
+    }
+}
+
+#[derive(Deserialize)]
+struct AckFields {
+    id: MessageId,
+}
+
+#[derive(Deserialize)]
+struct OnlineFields {
+    #[serde(default)]
+    role: Option<Role>,
+}
+
+#[derive(Deserialize)]
+struct ListFields {
+    #[serde(default)]
+    status: Option<Name>,
+    #[serde(default)]
+    after: Option<MessageId>,
+    #[serde(default)]
+    limit: Option<u16>,
+}
+
+impl ListFields {
+    fn check(self) -> Result<List, String> {
+        let limit = self.limit.unwrap_or(LIST_LIMIT_DEFAULT);
+        if !(1..=LIST_LIMIT_MAX).contains(&limit) {
+            return Err(format!("limit is {limit}, it must be 1 to {LIST_LIMIT_MAX}"));
+        }
+        let status = match self.status {
+            None => ListStatus::All,
+            Some(name) => match name.as_str() {
+                "all" => ListStatus::All,
+                crate::message::STATUS_OPEN => ListStatus::Open,
+                _ => ListStatus::Is(name),
+            },
+        };
+        Ok(List { status, after: self.after.unwrap_or(MessageId::ZERO), limit: usize::from(limit) })
+    }
+}
+
+#[derive(Deserialize)]
+struct NotifyFields {
+    #[serde(default)]
+    to: Option<To>,
+    #[serde(default)]
+    except: Option<Vec<DeviceId>>,
+    #[serde(rename = "type")]
+    kind: Name,
+    #[serde(default)]
+    table: Option<Name>,
+    #[serde(default)]
+    data: Option<Captured>,
+    #[serde(default)]
+    user_info: Option<Captured>,
+    #[serde(default, deserialize_with = "optional_status")]
+    status: Option<Name>,
+    #[serde(default)]
+    durable: Option<bool>,
+    #[serde(default)]
+    key: Option<OnceKey>,
+    #[serde(default)]
+    receipt: Option<bool>,
+    #[serde(default)]
+    ttl_s: Option<u32>,
+}
+
+impl NotifyFields {
+    fn check(self) -> Result<Notify, String> {
+        let to = self.to.map(|to| to.0);
+        match &to {
+            Some(Audience::Devices(devices)) if devices.is_empty() => return Err("to.devices is empty; name at least one device".into()),
+            Some(Audience::Conns(conns)) if conns.is_empty() => return Err("to.conns is empty; name at least one connection".into()),
+            Some(Audience::Conns(_)) if self.durable == Some(true) => {
+                return Err("a notify to conns can't be durable; name devices instead".into());
+            }
+            _ => {}
+        }
+        if let Some(ttl_s) = self.ttl_s.filter(|ttl_s| !(1..=TTL_S_MAX).contains(ttl_s)) {
+            return Err(format!("ttl_s is {ttl_s}, it must be 1 to {TTL_S_MAX}"));
+        }
+        Ok(Notify {
+            to,
+            except: self.except.unwrap_or_default(),
+            kind: self.kind,
+            table: self.table,
+            data: self.data.map(Captured::into_value),
+            user_info: self.user_info.map(Captured::into_value),
+            status: self.status,
+            durable: self.durable,
+            key: self.key,
+            receipt: self.receipt.unwrap_or(false),
+            ttl: self.ttl_s.map(|ttl_s| Duration::from_secs(ttl_s.into())),
+        })
+    }
+}
+
+fn check_status<E: de::Error>(name: Name) -> Result<Name, E> {
+    if name.as_str() == "all" {
+        return Err(E::custom("no status is called \"all\""));
+    }
+    Ok(name)
+}
+
+fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+    Name::deserialize(deserializer).and_then(check_status)
+}
+
+fn optional_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Name>, D::Error> {
+    Option::<Name>::deserialize(deserializer)?.map(check_status).transpose()
+}
+
+fn meta<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<str>>, D::Error> {
+    let Some(captured) = Option::<Captured>::deserialize(deserializer)? else { return Ok(None) };
+    let json = captured.into_json().map_err(de::Error::custom)?;
+    if !json.starts_with('{') {
+        return Err(de::Error::custom("meta must be an object"));
+    }
+    Ok(Some(json))
+}
+
+/// The wire form of an [`Audience`]: a word, or an object with one list or name.
+struct To(Audience);
+
+impl<'de> Deserialize<'de> for To {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ToVisitor)
+    }
+}
+
+struct ToVisitor;
+
+impl<'de> Visitor<'de> for ToVisitor {
+    type Value = To;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(r#""mains", "subs", "all", or an object with devices, group, user or conns"#)
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<To, E> {
+        match word {
+            "mains" => Ok(To(Audience::Mains)),
+            "subs" => Ok(To(Audience::Subs)),
+            "all" => Ok(To(Audience::All)),
+            _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<To, A::Error> {
+        let mut found = None;
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            let audience = match key.as_ref() {
+                "devices" => Audience::Devices(map.next_value::<Vec<DeviceId>>()?),
+                "group" => Audience::Group(map.next_value()?),
+                "user" => Audience::User(map.next_value()?),
+                "conns" => Audience::Conns(map.next_value::<Vec<ConnId>>()?),
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if found.replace(audience).is_some() {
+                return Err(de::Error::custom("to names more than one audience"));
+            }
+        }
+        found.map(To).ok_or_else(|| de::Error::custom("to names no audience; give devices, group, user or conns"))
+    }
+}
