@@ -1,0 +1,324 @@
+//! Every metric of the relay, each as one function that says what it means.
+//!
+//! Owns the names, units and labels. A label takes its values from an enum; no shop, device,
+//! connection or message is ever one. Called by everyone; calls nothing but the `metrics` macros.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::message::Role;
+use crate::protocol::{CloseCode, ErrorCode};
+
+/// Upper bounds of the buckets of every duration, in seconds.
+const SECONDS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0];
+
+/// Where a message or a signal came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Device,
+}
+
+/// What became of a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginResult {
+    Ok,
+    BadRequest,
+    Unauthorized,
+    Unavailable,
+    TimedOut,
+}
+
+/// A call of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreOp {
+    Publish,
+    Signal,
+    Receipts,
+    MarkDelivered,
+    Connect,
+    Disconnect,
+    SetStatus,
+    Read,
+    Heads,
+    Devices,
+    Online,
+    Trim,
+    Forget,
+    Beat,
+    Subscribe,
+    Other,
+}
+
+impl StoreOp {
+    fn label(self) -> &'static str {
+        match self {
+            StoreOp::Publish => "publish",
+            StoreOp::Signal => "signal",
+            StoreOp::Receipts => "receipts",
+            StoreOp::MarkDelivered => "mark_delivered",
+            StoreOp::Connect => "connect",
+            StoreOp::Disconnect => "disconnect",
+            StoreOp::SetStatus => "set_status",
+            StoreOp::Read => "read",
+            StoreOp::Heads => "heads",
+            StoreOp::Devices => "devices",
+            StoreOp::Online => "online",
+            StoreOp::Trim => "trim",
+            StoreOp::Forget => "forget",
+            StoreOp::Beat => "beat",
+            StoreOp::Subscribe => "subscribe",
+            StoreOp::Other => "other",
+        }
+    }
+}
+
+/// Why a data frame was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameFault {
+    /// An error code answered it.
+    Refused(ErrorCode),
+    /// A close code answered it.
+    Closed(CloseCode),
+}
+
+/// Every counter without labels, so that each is there from the start, as 0.
+struct Plain {
+    delivered: Counter,
+    replayed: Counter,
+    expired: Counter,
+    signals: Counter,
+    signals_dropped: Counter,
+    feed_gaps: Counter,
+    feed_deaf: Counter,
+    log_rewinds: Counter,
+    catchup_pages: Counter,
+    records_unreadable: Counter,
+    rooms: Gauge,
+    outstanding: Gauge,
+    sessions_main: Gauge,
+    sessions_sub: Gauge,
+    store_up: Gauge,
+    delivery: Histogram,
+    push: Histogram,
+}
+
+static PLAIN: LazyLock<Plain> = LazyLock::new(|| Plain {
+    delivered: counter!("shoprelay_messages_delivered_total"),
+    replayed: counter!("shoprelay_messages_replayed_total"),
+    expired: counter!("shoprelay_messages_expired_total"),
+    signals: counter!("shoprelay_signals_total"),
+    signals_dropped: counter!("shoprelay_signals_dropped_total"),
+    feed_gaps: counter!("shoprelay_feed_gaps_total"),
+    feed_deaf: counter!("shoprelay_feed_deaf_total"),
+    log_rewinds: counter!("shoprelay_log_rewinds_total"),
+    catchup_pages: counter!("shoprelay_catchup_pages_total"),
+    records_unreadable: counter!("shoprelay_records_unreadable_total"),
+    rooms: gauge!("shoprelay_rooms"),
+    outstanding: gauge!("shoprelay_outstanding_messages"),
+    sessions_main: gauge!("shoprelay_sessions", "role" => "main"),
+    sessions_sub: gauge!("shoprelay_sessions", "role" => "sub"),
+    store_up: gauge!("shoprelay_store_up"),
+    delivery: histogram!("shoprelay_delivery_seconds"),
+    push: histogram!("shoprelay_push_seconds"),
+});
+
+/// The metrics of this process, ready to be scraped.
+#[derive(Clone)]
+pub struct Scrape(PrometheusHandle);
+
+impl Scrape {
+    /// The Prometheus text.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Folds recorded durations into their buckets; call it every few seconds, or they pile up.
+    pub fn upkeep(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+/// Installs the recorder, once a process; later calls give the same one.
+///
+/// # Errors
+/// Where the process has another recorder already.
+pub fn install() -> Result<Scrape, BuildError> {
+    static INSTALLED: parking_lot::Mutex<Option<Scrape>> = parking_lot::Mutex::new(None);
+    let mut installed = INSTALLED.lock();
+    if let Some(scrape) = installed.as_ref() {
+        return Ok(scrape.clone());
+    }
+    let handle = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?.install_recorder()?;
+    describe();
+    LazyLock::force(&PLAIN);
+    gauge!("shoprelay_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    let scrape = Scrape(handle);
+    *installed = Some(scrape.clone());
+    Ok(scrape)
+}
+
+fn describe() {
+    describe_gauge!("shoprelay_sessions", "Logged-in connections of this node");
+    describe_gauge!("shoprelay_rooms", "Shops this node listens to");
+    describe_gauge!("shoprelay_outstanding_messages", "Messages sent on this node's connections and not yet acknowledged");
+    describe_gauge!("shoprelay_store_up", "1 while the store answers");
+    describe_gauge!("shoprelay_build_info", "1, with the version as a label");
+    describe_counter!("shoprelay_messages_published_total", "Messages stored");
+    describe_counter!("shoprelay_messages_delivered_total", "Messages proven received, each once a device");
+    describe_counter!("shoprelay_messages_replayed_total", "Messages sent from the log instead of the feed");
+    describe_counter!("shoprelay_messages_expired_total", "Messages that a device did not get in time, each once a device");
+    describe_counter!("shoprelay_publish_refused_total", "Messages and signals refused");
+    describe_counter!("shoprelay_signals_total", "Signals taken");
+    describe_counter!("shoprelay_signals_dropped_total", "Signals that a slow device did not get");
+    describe_counter!("shoprelay_feed_gaps_total", "Times a room found that the feed had skipped something");
+    describe_counter!("shoprelay_feed_deaf_total", "Times the feed was up and nothing arrived");
+    describe_counter!("shoprelay_log_rewinds_total", "Times a shop's log was found behind what had been read of it");
+    describe_counter!("shoprelay_catchup_pages_total", "Pages of the log read to catch up");
+    describe_counter!("shoprelay_records_unreadable_total", "Stored records or events that this version cannot read");
+    describe_counter!("shoprelay_logins_total", "Logins");
+    describe_counter!("shoprelay_closes_total", "Connections closed by the relay");
+    describe_counter!("shoprelay_frames_rejected_total", "Frames refused");
+    describe_histogram!("shoprelay_delivery_seconds", "From storing a message to the proof that its device has it");
+    describe_histogram!("shoprelay_push_seconds", "From storing a message to writing it to a device");
+    describe_histogram!("shoprelay_store_seconds", "Duration of the store's calls");
+}
+
+/// A message was stored.
+pub fn published(source: Source) {
+    static DEVICE: LazyLock<Counter> = LazyLock::new(|| counter!("shoprelay_messages_published_total", "source" => "device"));
+    match source {
+        Source::Device => DEVICE.increment(1),
+    }
+}
+
+/// A device proved that it has a message, `age` after it was stored; each once a device.
+pub fn delivered(age: Duration) {
+    PLAIN.delivered.increment(1);
+    PLAIN.delivery.record(age);
+}
+
+/// A message was written to a device, `age` after it was stored.
+pub fn pushed(age: Duration) {
+    PLAIN.push.record(age);
+}
+
+/// A message was sent from the log instead of the feed.
+pub fn replayed() {
+    PLAIN.replayed.increment(1);
+}
+
+/// Messages came too late for a device, each once a device.
+pub fn expired(count: u64) {
+    PLAIN.expired.increment(count);
+}
+
+/// A message or a signal was refused.
+pub fn publish_refused(code: ErrorCode) {
+    counter!("shoprelay_publish_refused_total", "code" => code.as_str()).increment(1);
+}
+
+/// A signal was taken.
+pub fn signalled() {
+    PLAIN.signals.increment(1);
+}
+
+/// A signal was not sent to a device that reads too slowly.
+pub fn signal_dropped() {
+    PLAIN.signals_dropped.increment(1);
+}
+
+/// A room found that the feed had skipped something, or may have.
+pub fn feed_gap() {
+    PLAIN.feed_gaps.increment(1);
+}
+
+/// The feed was up and nothing arrived.
+pub fn feed_deaf() {
+    PLAIN.feed_deaf.increment(1);
+}
+
+/// A shop's log was found behind what had been read of it.
+pub fn log_rewound() {
+    PLAIN.log_rewinds.increment(1);
+}
+
+/// A page of a log was read to catch up.
+pub fn catchup_page() {
+    PLAIN.catchup_pages.increment(1);
+}
+
+/// A stored record, or an event of the feed, could not be read.
+pub fn record_unreadable() {
+    PLAIN.records_unreadable.increment(1);
+}
+
+/// A session began.
+pub fn session_began(role: Role) {
+    sessions(role).increment(1.0);
+}
+
+/// A session ended.
+pub fn session_ended(role: Role) {
+    sessions(role).decrement(1.0);
+}
+
+fn sessions(role: Role) -> &'static Gauge {
+    match role {
+        Role::Main => &PLAIN.sessions_main,
+        Role::Sub => &PLAIN.sessions_sub,
+    }
+}
+
+/// A room was opened.
+pub fn room_opened() {
+    PLAIN.rooms.increment(1.0);
+}
+
+/// A room was closed.
+pub fn room_closed() {
+    PLAIN.rooms.decrement(1.0);
+}
+
+/// The number of unacknowledged messages changed.
+pub fn outstanding_changed(by: isize) {
+    PLAIN.outstanding.increment(by as f64);
+}
+
+/// Whether the store answers.
+pub fn store_up(up: bool) {
+    PLAIN.store_up.set(if up { 1.0 } else { 0.0 });
+}
+
+/// A call of the store took this long, whatever came of it.
+pub fn store_call(op: StoreOp, took: Duration) {
+    histogram!("shoprelay_store_seconds", "op" => op.label()).record(took);
+}
+
+/// A login ended this way.
+pub fn login(result: LoginResult) {
+    let label = match result {
+        LoginResult::Ok => "ok",
+        LoginResult::BadRequest => "bad_request",
+        LoginResult::Unauthorized => "unauthorized",
+        LoginResult::Unavailable => "unavailable",
+        LoginResult::TimedOut => "timed_out",
+    };
+    counter!("shoprelay_logins_total", "result" => label).increment(1);
+}
+
+/// The relay closed a connection.
+pub fn closed(code: CloseCode) {
+    counter!("shoprelay_closes_total", "code" => code.number().to_string()).increment(1);
+}
+
+/// A frame was refused.
+pub fn frame_rejected(fault: FrameFault) {
+    match fault {
+        FrameFault::Refused(code) => counter!("shoprelay_frames_rejected_total", "code" => code.as_str()).increment(1),
+        FrameFault::Closed(code) => counter!("shoprelay_frames_rejected_total", "code" => code.number().to_string()).increment(1),
+    }
+}

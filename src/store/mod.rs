@@ -1,0 +1,329 @@
+//! Where messages live: the seam between the relay and its storage.
+//!
+//! Owns the operations and their outcomes. Each operation is atomic, has a deadline, and after an
+//! error may still have happened; all but a [`Store::publish`] without a key are harmless twice.
+//! The store never knows that sockets exist: what other nodes or this one stored comes back as
+//! [`FeedEvent`]s. Called by `socket` (outward), `feed` (inward), and the keepers beside them.
+
+pub mod record;
+pub mod redis;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, OnceKey, ShopId};
+use crate::message::{Entry, Message, Origin, Role, Signal};
+
+/// What an engine needs to know of the settings.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// Entries a shop's log may hold: `limits.log_entries`.
+    pub log_entries_max: u64,
+    /// How long an idempotency key is kept: `retention.keys`.
+    pub key_retention: Duration,
+    /// The deadline of every call: `timeouts.store`.
+    pub deadline: Duration,
+    /// What every key and channel begins with.
+    pub prefix: String,
+}
+
+/// A call that did not do, or may not have done, what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No answer, or none within the deadline; it may have happened.
+    #[error("the store cannot be reached")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The store has no room left and said so; nothing happened.
+    #[error("the store is out of memory or disk")]
+    Full,
+    /// The store answered something that is no answer to this call.
+    #[error("the store answered {seen} to {call}")]
+    Nonsense { call: &'static str, seen: String },
+}
+
+/// A message to be stored.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    pub message: Message,
+    /// With a key, storing it twice stores it once.
+    pub key: Option<OnceKey>,
+}
+
+/// What came of a [`Publish`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Published {
+    Stored(MessageId),
+    /// A message was stored under this key before.
+    Duplicate(MessageId),
+    /// It is for the mains, and the shop has none registered.
+    NoMainDevice,
+    /// It is for devices none of which is registered.
+    NoSuchDevice,
+    /// The log holds as many entries as it may.
+    BacklogFull,
+}
+
+/// What came of a [`Store::signal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signalled {
+    Sent,
+    /// It is for devices none of which is registered.
+    NoSuchDevice,
+}
+
+/// A device that logs in.
+#[derive(Debug, Clone)]
+pub struct Connect {
+    pub device: DeviceId,
+    pub role: Role,
+    pub conn: ConnId,
+    pub node: NodeId,
+    /// JSON text of the device's own description; None leaves what is registered.
+    pub meta: Option<Box<str>>,
+}
+
+/// What a device finds when it logs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connected {
+    /// Where it left off; the head for a device seen for the first time.
+    pub cursor: MessageId,
+    pub head: MessageId,
+    /// The connection it had until now.
+    pub replaced: Option<ConnId>,
+    pub groups: Vec<Name>,
+    pub user: Option<Name>,
+}
+
+/// A device's proof of receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    pub device: DeviceId,
+    /// It has everything up to and including this entry, or it was not for it.
+    pub through: MessageId,
+    /// Messages at or below `through` that were for it and expired before it got them.
+    pub expired: Vec<MessageId>,
+}
+
+/// What came of a [`Mark`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marked {
+    /// The cursor stood here and was moved forward.
+    Advanced { from: MessageId },
+    /// The cursor is there or beyond already, or the device is not registered.
+    Before,
+}
+
+/// A main's claim that it dealt with a message.
+#[derive(Debug, Clone)]
+pub struct SetStatus {
+    pub message: MessageId,
+    pub status: Name,
+    /// Only where the present status is this one.
+    pub expect: Option<Name>,
+    pub by: Origin,
+    /// The status the message started with.
+    pub initial: Name,
+    /// The device that sent the message.
+    pub sender: Option<DeviceId>,
+}
+
+/// What came of a [`SetStatus`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatusSet {
+    /// Set, and an entry with this id tells the others.
+    Set(MessageId),
+    /// The same origin had set the same status before.
+    Unchanged,
+    /// Another was first, or the status is not the expected one.
+    Conflict { status: Name, by: Option<Origin> },
+    /// No such message is in the log.
+    NotFound,
+}
+
+/// The present status of a message that somebody dealt with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dealt {
+    pub status: Name,
+    pub by: Origin,
+}
+
+/// An entry as the log holds it.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub id: MessageId,
+    pub entry: Entry,
+    /// Read with the entry; None in the feed, and where nobody has dealt with it.
+    pub dealt: Option<Dealt>,
+    /// Devices that it was for and that it expired for unseen; empty in the feed.
+    pub unseen_by: Vec<DeviceId>,
+}
+
+/// A stretch of a shop's log.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// In id order. Entries that cannot be read are left out, and were logged.
+    pub entries: Vec<Stored>,
+    /// The last entry looked at; where to read on. The `after` of the call where there was none.
+    pub last: MessageId,
+    /// Whether the log went no further when it was read.
+    pub is_end: bool,
+}
+
+/// How much a page may hold: it ends at whichever comes first, but holds at least one entry.
+#[derive(Debug, Clone, Copy)]
+pub struct PageLimit {
+    pub entries: usize,
+    pub bytes: usize,
+}
+
+/// A registered device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    pub device: DeviceId,
+    pub role: Role,
+    pub groups: Vec<Name>,
+    pub user: Option<Name>,
+    /// JSON text.
+    pub meta: Option<Box<str>>,
+    pub first_seen_ms: u64,
+    pub last_seen_ms: u64,
+    /// The head of the log when it was registered: entries above it were stored later.
+    pub registered_at: MessageId,
+    pub cursor: MessageId,
+}
+
+/// A device that some node holds a connection of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Online {
+    pub device: DeviceId,
+    pub role: Role,
+    pub conn: ConnId,
+    pub node: NodeId,
+    pub since_ms: u64,
+}
+
+/// Word for the sender of a message that a device has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Whom to tell.
+    pub sender: DeviceId,
+    pub message: MessageId,
+    pub device: DeviceId,
+    pub at_ms: u64,
+}
+
+/// A node's last sign of life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    pub node: NodeId,
+    /// When the store heard it, by the store's clock, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// How long ago that is, by the store's clock.
+    pub age: Duration,
+}
+
+/// What a node tells the others of itself with each beat.
+#[derive(Debug, Clone, Default)]
+pub struct NodeReport {
+    pub sessions: u64,
+    pub rooms: u64,
+}
+
+/// What the store has to tell the rooms.
+#[derive(Debug)]
+pub enum FeedEvent {
+    /// An entry was stored, right after `prev`.
+    Entry { shop: ShopId, prev: MessageId, stored: Stored, publisher: Option<NodeId> },
+    Signal { shop: ShopId, signal: Signal, publisher: Option<NodeId> },
+    Receipt { shop: ShopId, receipt: Receipt },
+    /// A newer connection of the device took over from `conn`.
+    Replaced { shop: ShopId, device: DeviceId, conn: ConnId },
+    /// Events may have been lost: every room has to look at its log.
+    Gap(GapCause),
+}
+
+/// Why events may have been lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapCause {
+    /// The subscription's connection was made anew.
+    Reconnected,
+    /// Events came faster than they were taken.
+    Lagged,
+    /// The subscription was there and nothing arrived.
+    Deaf,
+}
+
+/// Storage and feed. One engine serves a whole node; see the module for what holds of every call.
+/// Dropping a call's future does not undo it.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Stores a message and tells every node that listens to the shop. The entry is in the log
+    /// before this returns.
+    async fn publish(&self, shop: &ShopId, publish: &Publish) -> Result<Published, StoreError>;
+
+    /// Tells every node that listens to the shop, without storing anything.
+    async fn signal(&self, shop: &ShopId, signal: &Signal) -> Result<Signalled, StoreError>;
+
+    /// Tells the sender of a message that a device has it, if the sender is online.
+    async fn send_receipts(&self, shop: &ShopId, receipts: &[Receipt]) -> Result<(), StoreError>;
+
+    /// Moves cursors forward, never back. One outcome a mark, in order.
+    async fn mark_delivered(&self, shop: &ShopId, marks: &[Mark]) -> Result<Vec<Marked>, StoreError>;
+
+    /// Registers a device, takes over its presence, and tells the node that had it.
+    async fn connect(&self, shop: &ShopId, connect: &Connect) -> Result<Connected, StoreError>;
+
+    /// Ends a device's presence, if it is still this connection's; says whether it was.
+    async fn disconnect(&self, shop: &ShopId, device: &DeviceId, conn: &ConnId) -> Result<bool, StoreError>;
+
+    /// Deals with a message: compare and set, then an entry that tells the others.
+    async fn set_status(&self, shop: &ShopId, change: &SetStatus) -> Result<StatusSet, StoreError>;
+
+    /// Reads the log after an id.
+    async fn read(&self, shop: &ShopId, after: MessageId, limit: PageLimit) -> Result<Page, StoreError>;
+
+    /// The newest id of each shop's log, in order; [`MessageId::ZERO`] for an empty one.
+    async fn heads(&self, shops: &[ShopId]) -> Result<Vec<MessageId>, StoreError>;
+
+    /// The registered devices of a shop, in the order of their ids.
+    async fn devices(&self, shop: &ShopId) -> Result<Vec<Device>, StoreError>;
+
+    /// The connected devices of a shop, in the order of their ids, dead nodes' ghosts among them.
+    async fn online(&self, shop: &ShopId) -> Result<Vec<Online>, StoreError>;
+
+    /// Removes entries up to and including `through`, at most `entries_max` of them; says how many
+    /// it removed.
+    async fn trim(&self, shop: &ShopId, through: MessageId, entries_max: usize) -> Result<usize, StoreError>;
+
+    /// How many entries a shop's log holds.
+    async fn log_len(&self, shop: &ShopId) -> Result<u64, StoreError>;
+
+    /// Removes a device from the registry if it is not connected and was last seen before
+    /// `seen_before_ms`; says whether it did.
+    async fn forget(&self, shop: &ShopId, device: &DeviceId, seen_before_ms: u64) -> Result<bool, StoreError>;
+
+    /// Every shop ever seen.
+    async fn shops(&self) -> Result<Vec<ShopId>, StoreError>;
+
+    /// Takes a task that one node of all should do, for a while; says whether this node has it.
+    async fn claim(&self, task: &str, node: &NodeId, lease: Duration) -> Result<bool, StoreError>;
+
+    /// Tells that this node lives, and hears of every node that lately did.
+    async fn beat(&self, node: &NodeId, report: &NodeReport) -> Result<Vec<Beat>, StoreError>;
+
+    /// Takes this node from the list of those alive.
+    async fn leave(&self, node: &NodeId) -> Result<(), StoreError>;
+
+    /// From its return on, the shop's events come through the feed; also remembers the shop.
+    async fn subscribe(&self, shop: &ShopId) -> Result<(), StoreError>;
+
+    /// Ends [`Store::subscribe`]; events that are on their way may still come.
+    async fn unsubscribe(&self, shop: &ShopId) -> Result<(), StoreError>;
+
+    /// Whether what other nodes publish arrives here: false while the subscription is down or deaf.
+    fn is_hearing(&self) -> bool;
+
+    /// Ends the engine's tasks and closes its connections.
+    async fn close(&self);
+}
