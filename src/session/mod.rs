@@ -1,0 +1,436 @@
+//! One device's conversation, pure: events and the time in, actions out.
+//!
+//! Owns what a connection may say and when: login, limits, the window of outstanding messages,
+//! heartbeats and time-outs. Never awaits, never logs, never reads a clock, and knows neither store
+//! nor socket: what needs the store leaves as a [`Call`] and comes back as an [`Answer`]. Driven by
+//! `socket`.
+
+mod answer;
+mod faults;
+mod window;
+
+use std::time::{Duration, Instant};
+
+pub use answer::{Answer, Failure, Welcome};
+pub use window::Proven;
+
+use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId};
+use crate::message::{Audience, Content, Entry, Message, Origin, Recipient, Role, STATUS_OPEN, Signal};
+use crate::protocol::{
+    self, AckMode, ClientOp, Close, CloseCode, Deal, Encoding, ErrorCode, FrameKind, List, Login, Notify, Ref, Refused,
+    ServerOp,
+};
+use crate::rate::Bucket;
+use faults::Faults;
+use window::{ItemKind, Window};
+
+/// Consecutive `rate_limited` answers after which the connection is closed.
+const RATE_LIMITED_MAX: u32 = 200;
+
+/// What holds for every session of a node.
+#[derive(Debug, Clone)]
+pub struct SessionSettings {
+    pub frame_bytes: usize,
+    pub window: usize,
+    pub ops_per_s: u32,
+    pub heartbeat: Duration,
+    pub login_timeout: Duration,
+    pub ack_timeout: Duration,
+}
+
+/// What the socket is to do for the session, in order.
+#[derive(Debug)]
+pub enum Action {
+    /// Send this data frame.
+    Send(Vec<u8>),
+    /// Send a Ping with this payload.
+    Ping(Vec<u8>),
+    /// Ask the store; hand back the answer before the next frame.
+    Call(Call),
+    /// The device proved receipt, or nothing more is to come below this.
+    Proven(Proven),
+    /// A frame was refused with this code.
+    Refused(ErrorCode),
+    /// Close the connection; nothing after it matters.
+    Close(Close),
+}
+
+/// What a client's op needs of the store.
+#[derive(Debug)]
+pub struct Call {
+    reference: Option<Ref>,
+    pub op: CallOp,
+}
+
+/// See [`Call`].
+#[derive(Debug)]
+pub enum CallOp {
+    Login(Login),
+    Publish(Box<Message>, Option<crate::ids::OnceKey>),
+    Signal(Box<Signal>),
+    Deal(Deal),
+    List(List),
+    Online(Option<Role>),
+}
+
+/// Who the session belongs to, once logged in.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub shop: ShopId,
+    pub device: DeviceId,
+    pub role: Role,
+    pub groups: Vec<Name>,
+    pub user: Option<Name>,
+}
+
+/// What to do with an entry of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// Send it.
+    Send,
+    /// It is not for this device, or it was sent already.
+    Skip,
+    /// It came too late for this device.
+    Expired,
+    /// The window is full: the log has to keep it.
+    Full,
+}
+
+/// One device's conversation.
+#[derive(Debug)]
+pub struct Session {
+    settings: std::sync::Arc<SessionSettings>,
+    encoding: Encoding,
+    node: NodeId,
+    conn: ConnId,
+    phase: Phase,
+    ops: Bucket,
+    rate_limited_in_row: u32,
+    faults: Faults,
+    last_heard: Instant,
+    next_ping: Instant,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Until this moment a login is awaited.
+    Anonymous { until: Instant },
+    LoggedIn(Box<LoggedIn>),
+}
+
+#[derive(Debug)]
+struct LoggedIn {
+    identity: Identity,
+    ack: AckMode,
+    window: Window,
+    /// Whether something was sent since the last Ping that asks for a proof.
+    owes_ping: bool,
+    /// The log was rewound: what is remembered as sent is not sent again.
+    was_rewound: bool,
+}
+
+impl Session {
+    /// A connection that was accepted at `accepted`, and has not said anything.
+    pub fn new(
+        settings: std::sync::Arc<SessionSettings>,
+        encoding: Encoding,
+        node: NodeId,
+        conn: ConnId,
+        accepted: Instant,
+    ) -> Session {
+        Session {
+            phase: Phase::Anonymous { until: accepted + settings.login_timeout },
+            ops: Bucket::new(settings.ops_per_s, accepted),
+            rate_limited_in_row: 0,
+            faults: Faults::default(),
+            last_heard: accepted,
+            next_ping: accepted + settings.heartbeat,
+            settings,
+            encoding,
+            node,
+            conn,
+        }
+    }
+
+    /// Who logged in.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.logged_in().map(|login| &login.identity)
+    }
+
+    /// The connection's id.
+    pub fn conn(&self) -> &ConnId {
+        &self.conn
+    }
+
+    /// The wire encoding.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// Everything up to here was sent, or was not for this device.
+    pub fn position(&self) -> MessageId {
+        self.logged_in().map_or(MessageId::ZERO, |login| login.window.position())
+    }
+
+    /// How many more entries may be sent now.
+    pub fn room(&self) -> usize {
+        self.logged_in().map_or(0, |login| login.window.room())
+    }
+
+    /// Entries sent and not proven received.
+    pub fn outstanding(&self) -> usize {
+        self.logged_in().map_or(0, |login| login.window.outstanding())
+    }
+
+    /// Where the cursor may go when the connection ends; see [`Window::settled`].
+    pub fn settled(&self) -> Option<MessageId> {
+        self.logged_in().and_then(|login| login.window.settled())
+    }
+
+    fn logged_in(&self) -> Option<&LoggedIn> {
+        match &self.phase {
+            Phase::LoggedIn(login) => Some(login),
+            Phase::Anonymous { .. } => None,
+        }
+    }
+
+    /// Any frame came in: a sign of life.
+    pub fn on_heard(&mut self, now: Instant) {
+        self.last_heard = now;
+    }
+
+    /// A data frame came in.
+    pub fn on_frame(&mut self, kind: FrameKind, frame: &[u8], now: Instant, now_ms: u64, out: &mut Vec<Action>) {
+        self.on_heard(now);
+        let decoded = protocol::decode(self.encoding, kind, frame);
+        let is_ack = matches!(&decoded, Ok(frame) if matches!(frame.op, ClientOp::Ack(_)));
+        if !is_ack && let Err(wait) = self.ops.take(now) {
+            let reference = match decoded {
+                Ok(frame) => frame.reference,
+                Err(refused) => refused.reference,
+            };
+            return self.rate_limited(reference, wait, out);
+        }
+        if !is_ack {
+            self.rate_limited_in_row = 0;
+        }
+        match decoded {
+            Ok(frame) => {
+                self.faults.well_formed();
+                self.on_op(frame.reference, frame.op, now_ms, out);
+            }
+            Err(refused) => self.refused(refused, out),
+        }
+    }
+
+    fn rate_limited(&mut self, reference: Option<Ref>, wait: Duration, out: &mut Vec<Action>) {
+        self.rate_limited_in_row += 1;
+        if self.rate_limited_in_row > RATE_LIMITED_MAX {
+            out.push(Action::Close(Close::new(CloseCode::RateLimit, "went on after it was told to slow down")));
+            return;
+        }
+        let limit = self.settings.ops_per_s;
+        let failure = Failure::new(ErrorCode::RateLimited, format!("more than {limit} ops a second; slow down"));
+        self.fail(reference, failure.retry_after(wait), out);
+    }
+
+    fn refused(&mut self, refused: Refused, out: &mut Vec<Action>) {
+        if !refused.malformed {
+            self.faults.well_formed();
+        } else if self.faults.malformed() {
+            out.push(Action::Close(Close::new(CloseCode::Violation, "too many malformed frames")));
+            return;
+        }
+        self.fail(refused.reference, Failure::new(refused.code, refused.message), out);
+    }
+
+    fn on_op(&mut self, reference: Option<Ref>, op: ClientOp, now_ms: u64, out: &mut Vec<Action>) {
+        if self.logged_in().is_none() && !matches!(op, ClientOp::Login(_) | ClientOp::Ping | ClientOp::Logout) {
+            return self.fail(reference, Failure::new(ErrorCode::NotLoggedIn, "log in first"), out);
+        }
+        match op {
+            ClientOp::Ping => self.send(&ServerOp::Pong { reference }, out),
+            ClientOp::Logout => out.push(Action::Close(Close::new(CloseCode::Logout, "logout"))),
+            ClientOp::Ack(id) => self.acknowledge(id, out),
+            ClientOp::Login(login) if self.logged_in().is_none() => {
+                out.push(Action::Call(Call { reference, op: CallOp::Login(login) }));
+            }
+            ClientOp::Login(_) => {
+                let failure = Failure::new(ErrorCode::AlreadyLoggedIn, "this connection is logged in; open another one");
+                self.fail(reference, failure, out);
+            }
+            ClientOp::Notify(notify) => self.on_notify(reference, *notify, now_ms, out),
+            ClientOp::Deal(_) if self.identity().is_some_and(|identity| identity.role == Role::Sub) => {
+                self.fail(reference, Failure::new(ErrorCode::Forbidden, "only a main deals with messages"), out);
+            }
+            ClientOp::Deal(deal) => out.push(Action::Call(Call { reference, op: CallOp::Deal(deal) })),
+            ClientOp::List(list) => out.push(Action::Call(Call { reference, op: CallOp::List(list) })),
+            ClientOp::Online(role) => out.push(Action::Call(Call { reference, op: CallOp::Online(role) })),
+        }
+    }
+
+    fn on_notify(&mut self, reference: Option<Ref>, notify: Notify, now_ms: u64, out: &mut Vec<Action>) {
+        let Some(identity) = self.identity() else { return };
+        let role = identity.role;
+        let to = notify.to.unwrap_or(match role {
+            Role::Main => Audience::Subs,
+            Role::Sub => Audience::Mains,
+        });
+        let is_durable = notify.durable.unwrap_or(match &to {
+            Audience::Conns(_) => false,
+            Audience::Subs => role != Role::Main,
+            _ => true,
+        });
+        let content = Content {
+            from: Origin::Device { device: identity.device.clone(), role },
+            to,
+            except: notify.except,
+            kind: notify.kind,
+            table: notify.table,
+            data: notify.data,
+            user_info: notify.user_info,
+        };
+        let op = if is_durable {
+            let status = match notify.status {
+                Some(status) => status,
+                None => match STATUS_OPEN.parse() {
+                    Ok(open) => open,
+                    Err(_) => return,
+                },
+            };
+            CallOp::Publish(Box::new(Message { content, status, ttl: notify.ttl, receipt: notify.receipt }), notify.key)
+        } else {
+            CallOp::Signal(Box::new(Signal { at_ms: now_ms, content }))
+        };
+        out.push(Action::Call(Call { reference, op }));
+    }
+
+    /// A Pong came in.
+    pub fn on_pong(&mut self, payload: &[u8], now: Instant, out: &mut Vec<Action>) {
+        self.on_heard(now);
+        let is_proof = self.logged_in().is_some_and(|login| login.ack == AckMode::Pong);
+        let id = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
+        if let Some(id) = id.filter(|_| is_proof) {
+            self.acknowledge(id, out);
+        }
+    }
+
+    fn acknowledge(&mut self, id: MessageId, out: &mut Vec<Action>) {
+        if let Phase::LoggedIn(login) = &mut self.phase {
+            out.extend(login.window.acknowledge(id).map(Action::Proven));
+        }
+    }
+
+    /// An entry of the log is next, from the feed or from a page; `now_ms` is the wall clock.
+    pub fn on_entry(&mut self, id: MessageId, entry: &Entry, now: Instant, now_ms: u64, out: &mut Vec<Action>) -> Offer {
+        let Phase::LoggedIn(login) = &mut self.phase else { return Offer::Skip };
+        let identity = &login.identity;
+        let recipient = Recipient {
+            device: &identity.device,
+            role: identity.role,
+            groups: &identity.groups,
+            user: identity.user.as_ref(),
+            conn: Some(&self.conn),
+        };
+        if id <= login.window.position() {
+            return Offer::Skip;
+        }
+        if !entry.is_for(recipient) || (login.was_rewound && login.window.was_sent(id)) {
+            login.window.skip(id);
+            return Offer::Skip;
+        }
+        let kind = match entry {
+            Entry::Message(message) if message.is_expired(id, now_ms) => {
+                out.extend(login.window.push_expired(id).map(Action::Proven));
+                return Offer::Expired;
+            }
+            Entry::Message(message) => ItemKind::Message {
+                receipt_to: message.receipt.then(|| message.content.from.device().cloned()).flatten(),
+            },
+            Entry::Status(_) => ItemKind::Status,
+        };
+        if login.window.room() == 0 {
+            return Offer::Full;
+        }
+        login.window.push_sent(id, kind, now);
+        login.owes_ping = login.ack == AckMode::Pong;
+        Offer::Send
+    }
+
+    /// Everything up to `id` that was for this device has been offered: by a page that ended there,
+    /// or because the feed says so.
+    pub fn on_passed(&mut self, id: MessageId) {
+        if let Phase::LoggedIn(login) = &mut self.phase {
+            login.window.skip(id);
+        }
+    }
+
+    /// The entries of a batch have been written: asks for a proof where the device gives it by Pong.
+    pub fn on_written(&mut self, out: &mut Vec<Action>) {
+        let Phase::LoggedIn(login) = &mut self.phase else { return };
+        if std::mem::take(&mut login.owes_ping) && let Some(newest) = login.window.newest() {
+            out.push(Action::Ping(newest.to_string().into_bytes()));
+        }
+    }
+
+    /// The log was rewound and the store's cursor is this one. Says whether the session can go on.
+    pub fn on_rewound(&mut self, cursor: MessageId) -> bool {
+        let Phase::LoggedIn(login) = &mut self.phase else { return true };
+        login.was_rewound = true;
+        login.window.rewind(cursor)
+    }
+
+    /// When [`Session::on_tick`] is next needed.
+    pub fn deadline(&self) -> Instant {
+        let silence = self.last_heard + 2 * self.settings.heartbeat;
+        let other = match &self.phase {
+            Phase::Anonymous { until } => Some(*until),
+            Phase::LoggedIn(login) => login.window.deadline(self.settings.ack_timeout),
+        };
+        let soonest = silence.min(self.next_ping);
+        other.map_or(soonest, |other| other.min(soonest))
+    }
+
+    /// Time has passed.
+    pub fn on_tick(&mut self, now: Instant, out: &mut Vec<Action>) {
+        match &self.phase {
+            Phase::Anonymous { until } if now >= *until => {
+                out.push(Action::Close(Close::new(CloseCode::Unauthorized, "no login in time")));
+                return;
+            }
+            Phase::LoggedIn(login) if login.window.deadline(self.settings.ack_timeout).is_some_and(|at| now >= at) => {
+                out.push(Action::Close(Close::new(CloseCode::TooSlow, "too slow to acknowledge")));
+                return;
+            }
+            _ => {}
+        }
+        if now >= self.last_heard + 2 * self.settings.heartbeat {
+            out.push(Action::Close(Close::new(CloseCode::Silent, "silent for two heartbeats")));
+            return;
+        }
+        if now >= self.next_ping {
+            self.next_ping = now + self.settings.heartbeat;
+            // A client may answer the newest Ping only, so a heartbeat must not hide a request for a
+            // proof.
+            let unproven = self.logged_in().filter(|login| login.ack == AckMode::Pong).and_then(|login| login.window.newest());
+            out.push(Action::Ping(unproven.map(|id| id.to_string().into_bytes()).unwrap_or_default()));
+        }
+    }
+
+    fn send(&self, op: &ServerOp<'_>, out: &mut Vec<Action>) {
+        match protocol::encode(self.encoding, op) {
+            Ok(frame) => out.push(Action::Send(frame)),
+            // What was checked at the edge can be written; should it not be, silence would leave the
+            // client waiting.
+            Err(_) => out.push(Action::Close(Close::new(CloseCode::Violation, "the answer cannot be encoded"))),
+        }
+    }
+
+    fn fail(&self, reference: Option<Ref>, failure: Failure, out: &mut Vec<Action>) {
+        out.push(Action::Refused(failure.code));
+        self.send(&failure.op(reference), out);
+    }
+}
+
+#[cfg(test)]
+mod tests;
