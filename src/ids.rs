@@ -105,6 +105,14 @@ name_type! {
     Name, NAME_BYTES_MAX
 }
 
+impl Name {
+    /// A name that the relay itself gives; `text` has to be within the bounds.
+    pub fn constant(text: &'static str) -> Name {
+        debug_assert!(check_name(text, NAME_BYTES_MAX).is_ok());
+        Name(text.into())
+    }
+}
+
 /// An idempotency key, the shop's: 1 to 128 bytes of UTF-8. Any character is allowed in it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -136,7 +144,7 @@ impl From<OnceKey> for String {
 
 /// The id of an entry in a shop's log: the Redis stream id `<milliseconds>-<n>`, compared by the
 /// two numbers. [`MessageId::ZERO`] stands before every entry.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId {
     /// When the store took the entry, in milliseconds since 1970.
     pub ms: u64,

@@ -1,8 +1,11 @@
 //! shoprelay
 pub mod config;
+pub mod hub;
 pub mod ids;
 pub mod message;
 pub mod metrics;
+pub mod nodes;
+pub mod proofs;
 pub mod protocol;
 pub mod rate;
 pub mod session;

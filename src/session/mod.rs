@@ -291,13 +291,7 @@ impl Session {
             user_info: notify.user_info,
         };
         let op = if is_durable {
-            let status = match notify.status {
-                Some(status) => status,
-                None => match STATUS_OPEN.parse() {
-                    Ok(open) => open,
-                    Err(_) => return,
-                },
-            };
+            let status = notify.status.unwrap_or_else(|| Name::constant(STATUS_OPEN));
             CallOp::Publish(Box::new(Message { content, status, ttl: notify.ttl, receipt: notify.receipt }), notify.key)
         } else {
             CallOp::Signal(Box::new(Signal { at_ms: now_ms, content }))

@@ -1,0 +1,103 @@
+//! The rooms of this node: which sessions it holds of which shop, and how far each shop's feed has
+//! come.
+//!
+//! Owns who gets what is pushed. Never talks to the store and never waits: what a room lacks it
+//! says, and `feed` reads it. `socket` enters sessions here, `feed` brings the events.
+
+mod outbox;
+mod push;
+mod room;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+pub use outbox::{Outbox, Parcel, Taken};
+pub use push::{Push, SignalPush};
+pub use room::{Applied, HeadCheck, Member, Reading, Room};
+
+use crate::ids::ShopId;
+use crate::metrics;
+
+/// Independent locks over the rooms.
+const SHARDS: usize = 64;
+
+/// Every room of the node.
+pub struct Hub {
+    shards: Box<[Mutex<HashMap<ShopId, Arc<Room>>>]>,
+    hasher: RandomState,
+    publishes_per_s: u32,
+}
+
+/// Keeps a room open while somebody uses it.
+pub struct RoomGuard(Arc<Room>);
+
+impl std::ops::Deref for RoomGuard {
+    type Target = Arc<Room>;
+    fn deref(&self) -> &Arc<Room> {
+        &self.0
+    }
+}
+
+impl Drop for RoomGuard {
+    fn drop(&mut self) {
+        self.0.release(Instant::now());
+    }
+}
+
+impl Hub {
+    /// A hub without rooms, in each of which so many notifies a second may be sent.
+    pub fn new(publishes_per_s: u32) -> Hub {
+        Hub {
+            shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
+            hasher: RandomState::new(),
+            publishes_per_s,
+        }
+    }
+
+    fn shard(&self, shop: &ShopId) -> &Mutex<HashMap<ShopId, Arc<Room>>> {
+        let index = self.hasher.hash_one(shop) as usize % SHARDS;
+        #[expect(clippy::indexing_slicing, reason = "there are SHARDS of them")]
+        &self.shards[index]
+    }
+
+    /// The shop's room, if there is one.
+    pub fn find(&self, shop: &ShopId) -> Option<Arc<Room>> {
+        self.shard(shop).lock().get(shop).cloned()
+    }
+
+    /// The shop's room, made if there is none, and kept until the guard goes.
+    pub fn enter(&self, shop: &ShopId) -> RoomGuard {
+        let mut rooms = self.shard(shop).lock();
+        let room = rooms.entry(shop.clone()).or_insert_with(|| {
+            metrics::room_opened();
+            Arc::new(Room::new(shop.clone(), self.publishes_per_s, Instant::now()))
+        });
+        room.hold();
+        RoomGuard(room.clone())
+    }
+
+    /// Every room there is.
+    pub fn rooms(&self) -> Vec<Arc<Room>> {
+        self.shards.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// Rooms that nobody has used for `linger`.
+    pub fn idle(&self, now: Instant, linger: Duration) -> Vec<Arc<Room>> {
+        self.rooms().into_iter().filter(|room| room.is_idle(now, linger)).collect()
+    }
+
+    /// Forgets a room, unless somebody came to use it; says whether it is gone.
+    pub fn remove(&self, room: &Room, now: Instant) -> bool {
+        let mut rooms = self.shard(room.shop()).lock();
+        let is_idle = rooms.get(room.shop()).is_some_and(|found| found.is_idle(now, Duration::ZERO));
+        if is_idle {
+            rooms.remove(room.shop());
+            metrics::room_closed();
+        }
+        is_idle
+    }
+}

@@ -1,0 +1,137 @@
+//! What waits to be sent on one connection: bounded, and empty of memory when empty.
+//!
+//! A full outbox loses no message: it ends being live, and the session reads on from the log. Only
+//! signals and receipts are dropped there, and counted.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::hub::push::{Push, SignalPush};
+use crate::ids::{DeviceId, MessageId};
+use crate::metrics;
+use crate::protocol::Close;
+
+/// Pushes and signals that may wait for one connection.
+const QUEUE_MAX: usize = 128;
+
+/// The way from a room to one connection.
+#[derive(Default)]
+pub struct Outbox {
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Parcel>,
+    /// Whether entries are put in; otherwise the session reads the log.
+    is_live: bool,
+    fell_behind_at: Option<MessageId>,
+    rewound_to: Option<MessageId>,
+    close: Option<Close>,
+}
+
+/// Something for a connection.
+pub enum Parcel {
+    Entry(Arc<Push>),
+    Signal(Arc<SignalPush>),
+    /// A device has a message that this one sent.
+    Receipt { message: MessageId, device: DeviceId, at_ms: u64 },
+}
+
+/// What was taken from an outbox, to be dealt with in this order.
+#[derive(Default)]
+pub struct Taken {
+    pub parcels: VecDeque<Parcel>,
+    /// The outbox was full: whatever was for the session up to here is among the parcels, the rest
+    /// is in the log.
+    pub fell_behind_at: Option<MessageId>,
+    /// The log was rewound, and the session has to read from here.
+    pub rewound_to: Option<MessageId>,
+    /// The connection is to be closed.
+    pub close: Option<Close>,
+}
+
+impl Outbox {
+    /// Puts in an entry that follows `prev`, where the session is live.
+    pub(super) fn push(&self, push: &Arc<Push>, prev: MessageId) {
+        let mut state = self.state.lock();
+        if !state.is_live {
+            return;
+        }
+        if state.queue.len() >= QUEUE_MAX {
+            state.is_live = false;
+            state.fell_behind_at = Some(prev);
+        } else {
+            state.queue.push_back(Parcel::Entry(push.clone()));
+        }
+        self.wake(state);
+    }
+
+    /// Puts in what is not stored anywhere: dropped and counted where there is no room.
+    pub(super) fn push_unstored(&self, parcel: Parcel) {
+        let mut state = self.state.lock();
+        if state.queue.len() >= QUEUE_MAX {
+            metrics::signal_dropped();
+            return;
+        }
+        state.queue.push_back(parcel);
+        self.wake(state);
+    }
+
+    /// Has the connection closed, once what is in here is dealt with.
+    pub fn close(&self, close: Close) {
+        let mut state = self.state.lock();
+        state.close.get_or_insert(close);
+        self.wake(state);
+    }
+
+    pub(super) fn rewind(&self, cursor: MessageId) {
+        let mut state = self.state.lock();
+        state.queue.retain(|parcel| !matches!(parcel, Parcel::Entry(_)));
+        state.is_live = false;
+        state.fell_behind_at = None;
+        state.rewound_to = Some(cursor);
+        self.wake(state);
+    }
+
+    pub(super) fn set_live(&self) {
+        self.state.lock().is_live = true;
+    }
+
+    /// From now on the session reads the log; entries that wait in here are dropped.
+    pub fn fall_behind(&self) {
+        let mut state = self.state.lock();
+        state.is_live = false;
+        state.queue.retain(|parcel| !matches!(parcel, Parcel::Entry(_)));
+    }
+
+    /// Whether entries are put in.
+    pub fn is_live(&self) -> bool {
+        self.state.lock().is_live
+    }
+
+    /// Takes everything out.
+    pub fn take(&self) -> Taken {
+        let mut state = self.state.lock();
+        Taken {
+            parcels: std::mem::take(&mut state.queue),
+            fell_behind_at: state.fell_behind_at.take(),
+            rewound_to: state.rewound_to.take(),
+            close: state.close.take(),
+        }
+    }
+
+    /// Waits until something was put in since the last wait. Cancel-safe.
+    pub async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    fn wake(&self, state: parking_lot::MutexGuard<'_, State>) {
+        drop(state);
+        self.wake.notify_one();
+    }
+}

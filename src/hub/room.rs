@@ -1,0 +1,455 @@
+//! One shop on this node: its sessions, and how far its feed has come.
+//!
+//! The one rule: an entry whose `prev` is the room's position is taken straight from the feed;
+//! anything else means that the room has to read its log.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::hub::outbox::{Outbox, Parcel};
+use crate::hub::push::{Push, SignalPush};
+use crate::ids::{ConnId, DeviceId, MessageId, Name, ShopId};
+use crate::message::{Recipient, Role, Signal};
+use crate::protocol::{Close, CloseCode};
+use crate::rate::Bucket;
+
+/// A logged-in session, as its room knows it.
+pub struct Member {
+    pub conn: ConnId,
+    pub device: DeviceId,
+    pub role: Role,
+    pub groups: Vec<Name>,
+    pub user: Option<Name>,
+    pub outbox: Arc<Outbox>,
+}
+
+impl Member {
+    fn recipient(&self) -> Recipient<'_> {
+        Recipient {
+            device: &self.device,
+            role: self.role,
+            groups: &self.groups,
+            user: self.user.as_ref(),
+            conn: Some(&self.conn),
+        }
+    }
+}
+
+/// What became of an entry that the feed brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// The sessions that are live have it.
+    Taken,
+    /// The room has come past it already.
+    Old,
+    /// The room is reading its log, or does not know yet where it stands, and will find it there.
+    Noted,
+    /// Something is missing before it: the log has to be read. The caller does, and calls
+    /// [`Room::caught_up`] when it is through.
+    Gap,
+    /// The entry before it is older than what the room has seen: the log was rewound.
+    Rewound,
+}
+
+/// What the newest id of the log says about a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadCheck {
+    /// The room is there, or reading already.
+    Fine,
+    /// The log goes further: it has to be read, as after [`Applied::Gap`].
+    Behind,
+    /// The log ends before what the room has seen.
+    Rewound,
+}
+
+/// A reading of the log for a room, for [`Room::caught_up`].
+#[derive(Debug)]
+pub struct Reading {
+    pub from: MessageId,
+    heard: MessageId,
+    rewinds: u32,
+}
+
+/// One shop on this node.
+pub struct Room {
+    shop: ShopId,
+    state: Mutex<State>,
+    /// Whether the shop's events come in; held while that is being changed.
+    pub subscribed: AsyncMutex<bool>,
+}
+
+struct State {
+    /// Every live session has been given what was for it up to here; None before the first login.
+    position: Option<MessageId>,
+    /// The newest entry heard of.
+    heard: MessageId,
+    /// Somebody is reading the log for this room, or takes it back after a rewind.
+    is_reading: bool,
+    /// Counts rewinds, so that a reading that began before one does not count.
+    rewinds: u32,
+    members: Vec<Member>,
+    /// Logins and sessions that keep the room open.
+    users: usize,
+    idle_since: Instant,
+    publishes: Bucket,
+}
+
+impl Room {
+    pub(super) fn new(shop: ShopId, publishes_per_s: u32, now: Instant) -> Room {
+        let state = State {
+            position: None,
+            heard: MessageId::ZERO,
+            is_reading: false,
+            rewinds: 0,
+            members: Vec::new(),
+            users: 0,
+            idle_since: now,
+            publishes: Bucket::new(publishes_per_s, now),
+        };
+        Room { shop, state: Mutex::new(state), subscribed: AsyncMutex::new(false) }
+    }
+
+    /// The shop.
+    pub fn shop(&self) -> &ShopId {
+        &self.shop
+    }
+
+    /// How far the room has come; None before the first login.
+    pub fn position(&self) -> Option<MessageId> {
+        self.state.lock().position
+    }
+
+    pub(super) fn hold(&self) {
+        self.state.lock().users += 1;
+    }
+
+    pub(super) fn release(&self, now: Instant) {
+        let mut state = self.state.lock();
+        state.users -= 1;
+        state.idle_since = now;
+    }
+
+    pub(super) fn is_idle(&self, now: Instant, linger: Duration) -> bool {
+        let state = self.state.lock();
+        state.users == 0 && now.saturating_duration_since(state.idle_since) >= linger
+    }
+
+    /// The subscription ended: what the room knew of the feed holds no more.
+    pub fn unsubscribed(&self) {
+        let mut state = self.state.lock();
+        state.position = None;
+        state.heard = MessageId::ZERO;
+    }
+
+    /// Takes one of the shop's notifies; what other nodes took is known from the feed.
+    ///
+    /// # Errors
+    /// How long to wait until one is allowed.
+    pub fn take_publish(&self, now: Instant) -> Result<(), Duration> {
+        self.state.lock().publishes.take(now)
+    }
+
+    /// Another node took one of the shop's notifies.
+    pub fn publish_elsewhere(&self, now: Instant) {
+        self.state.lock().publishes.take_spent(now);
+    }
+
+    /// Lets a session in that has logged in and found the log's head there. Whether the log has to be
+    /// read for the room, as after [`Applied::Gap`].
+    pub fn join(&self, member: Member, head: MessageId) -> bool {
+        let mut state = self.state.lock();
+        state.members.push(member);
+        if state.position.is_none() {
+            state.position = Some(head);
+        }
+        state.needs_reading()
+    }
+
+    /// Lets a session go.
+    pub fn leave(&self, conn: &ConnId) {
+        let mut state = self.state.lock();
+        state.members.retain(|member| member.conn != *conn);
+        if state.members.is_empty() {
+            state.members = Vec::new();
+        }
+    }
+
+    /// From now on the room's entries go into this outbox. Says after which id they begin: up to
+    /// there the session has to read the log before it takes them out.
+    pub fn attach(&self, outbox: &Outbox) -> MessageId {
+        let state = self.state.lock();
+        outbox.set_live();
+        state.position.unwrap_or(MessageId::ZERO)
+    }
+
+    /// An entry came from the feed.
+    pub fn on_entry(&self, prev: MessageId, push: &Arc<Push>) -> Applied {
+        let mut state = self.state.lock();
+        let Some(position) = state.position else {
+            state.heard = state.heard.max(push.id);
+            return Applied::Noted;
+        };
+        if push.id <= position {
+            return Applied::Old;
+        }
+        state.heard = state.heard.max(push.id);
+        if state.is_reading {
+            return Applied::Noted;
+        }
+        if prev == position {
+            state.give(prev, push);
+            return Applied::Taken;
+        }
+        state.is_reading = true;
+        if prev < position { Applied::Rewound } else { Applied::Gap }
+    }
+
+    /// A reading of the log begins, from [`Reading::from`] on.
+    pub fn begin_reading(&self) -> Reading {
+        let state = self.state.lock();
+        Reading { from: state.position.unwrap_or(MessageId::ZERO), heard: state.heard, rewinds: state.rewinds }
+    }
+
+    /// An entry was read from the log, right after the one read before it.
+    pub fn on_replay(&self, push: &Arc<Push>) {
+        let mut state = self.state.lock();
+        if let Some(position) = state.position.filter(|position| *position < push.id) {
+            state.give(position, push);
+        }
+    }
+
+    /// The log was read to its end, which was `through`. Whether it has to be read on, because more
+    /// was heard of meanwhile; otherwise the feed carries the room again.
+    pub fn caught_up(&self, through: MessageId, reading: &Reading) -> bool {
+        let mut state = self.state.lock();
+        if state.rewinds != reading.rewinds {
+            return false;
+        }
+        if state.heard == reading.heard {
+            // What had been heard of before and is not in the log was trimmed; it never comes.
+            state.heard = through;
+        }
+        state.position = state.position.map(|position| position.max(through));
+        state.is_reading = false;
+        state.needs_reading()
+    }
+
+    /// The log's newest id was `head`, asked for when the room stood at `position`.
+    pub fn check_head(&self, position: MessageId, head: MessageId) -> HeadCheck {
+        let mut state = self.state.lock();
+        if state.is_reading || state.position.is_none() {
+            return HeadCheck::Fine;
+        }
+        if head < position {
+            state.is_reading = true;
+            return HeadCheck::Rewound;
+        }
+        state.heard = state.heard.max(head);
+        if state.needs_reading() { HeadCheck::Behind } else { HeadCheck::Fine }
+    }
+
+    /// The log was rewound: the room stands at its end, and each session goes back to the cursor that
+    /// the store has of it, or is closed where the store has forgotten the device.
+    pub fn rewind(&self, head: MessageId, cursor_of: impl Fn(&DeviceId) -> Option<MessageId>) {
+        let mut state = self.state.lock();
+        state.position = Some(head);
+        state.heard = head;
+        state.is_reading = false;
+        state.rewinds = state.rewinds.wrapping_add(1);
+        for member in &state.members {
+            match cursor_of(&member.device) {
+                Some(cursor) => member.outbox.rewind(cursor),
+                None => member.outbox.close(Close::new(CloseCode::Restart, "retry_after_ms=100")),
+            }
+        }
+    }
+
+    /// A newer connection of the device took over from this one.
+    pub fn replaced(&self, conn: &ConnId) {
+        let state = self.state.lock();
+        for member in state.members.iter().filter(|member| member.conn == *conn) {
+            member.outbox.close(Close::new(CloseCode::Replaced, "replaced by a newer login"));
+        }
+    }
+
+    /// The devices here with their connections.
+    pub fn members(&self) -> Vec<(DeviceId, ConnId)> {
+        let state = self.state.lock();
+        state.members.iter().map(|member| (member.device.clone(), member.conn.clone())).collect()
+    }
+
+    /// Closes one connection.
+    pub fn close(&self, conn: &ConnId, close: &Close) {
+        let state = self.state.lock();
+        for member in state.members.iter().filter(|member| member.conn == *conn) {
+            member.outbox.close(close.clone());
+        }
+    }
+
+    /// A signal came from the feed.
+    pub fn on_signal(&self, signal: Signal) {
+        let state = self.state.lock();
+        let push = Arc::new(SignalPush::new(signal));
+        for member in state.members.iter().filter(|member| push.signal.content.is_for(member.recipient())) {
+            member.outbox.push_unstored(Parcel::Signal(push.clone()));
+        }
+    }
+
+    /// A receipt for one of the shop's devices came from the feed.
+    pub fn on_receipt(&self, sender: &DeviceId, message: MessageId, device: &DeviceId, at_ms: u64) {
+        let state = self.state.lock();
+        for member in state.members.iter().filter(|member| member.device == *sender) {
+            member.outbox.push_unstored(Parcel::Receipt { message, device: device.clone(), at_ms });
+        }
+    }
+}
+
+impl State {
+    /// Whether something was heard of that the room does not have; it counts as reading from then on.
+    fn needs_reading(&mut self) -> bool {
+        let needs = !self.is_reading && self.position.is_some_and(|position| self.heard > position);
+        self.is_reading |= needs;
+        needs
+    }
+
+    fn give(&mut self, prev: MessageId, push: &Arc<Push>) {
+        for member in self.members.iter().filter(|member| push.entry.is_for(member.recipient())) {
+            member.outbox.push(push, prev);
+        }
+        self.position = Some(push.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::NodeId;
+    use crate::message::{Audience, Content, Entry, Message, Origin};
+
+    fn id(ms: u64) -> MessageId {
+        MessageId { ms, n: 0 }
+    }
+
+    fn push(ms: u64) -> Arc<Push> {
+        let content = Content {
+            from: Origin::Device { device: "hand".parse().unwrap(), role: Role::Sub },
+            to: Audience::Mains,
+            except: Vec::new(),
+            kind: "t".parse().unwrap(),
+            table: None,
+            data: None,
+            user_info: None,
+        };
+        let message = Message { content, status: "open".parse().unwrap(), ttl: None, receipt: false };
+        Arc::new(Push::new(id(ms), Entry::Message(message), None, false))
+    }
+
+    fn room_at(position: u64) -> (Room, Arc<Outbox>) {
+        let room = Room::new("s".parse().unwrap(), 100, Instant::now());
+        let outbox = Arc::new(Outbox::default());
+        let node: NodeId = "n".parse().unwrap();
+        let member = Member {
+            conn: ConnId::of(&node, 1),
+            device: "till".parse().unwrap(),
+            role: Role::Main,
+            groups: Vec::new(),
+            user: None,
+            outbox: outbox.clone(),
+        };
+        assert!(!room.join(member, id(position)));
+        assert_eq!(room.attach(&outbox), id(position));
+        (room, outbox)
+    }
+
+    fn taken(outbox: &Outbox) -> Vec<u64> {
+        let parcels = outbox.take().parcels;
+        parcels.iter().filter_map(|parcel| if let Parcel::Entry(push) = parcel { Some(push.id.ms) } else { None }).collect()
+    }
+
+    #[test]
+    fn an_entry_at_its_place_in_the_chain_goes_straight_through() {
+        let (room, outbox) = room_at(10);
+        assert_eq!(room.on_entry(id(10), &push(11)), Applied::Taken);
+        assert_eq!(room.on_entry(id(10), &push(11)), Applied::Old);
+        assert_eq!(room.on_entry(id(11), &push(12)), Applied::Taken);
+        assert_eq!(taken(&outbox), [11, 12]);
+    }
+
+    #[test]
+    fn a_gap_is_read_once_and_what_is_heard_meanwhile_is_not_lost() {
+        let (room, outbox) = room_at(10);
+        assert_eq!(room.on_entry(id(11), &push(12)), Applied::Gap);
+        assert_eq!(room.on_entry(id(12), &push(13)), Applied::Noted, "somebody reads already");
+        let reading = room.begin_reading();
+        assert_eq!(reading.from, id(10));
+        assert_eq!(room.on_entry(id(13), &push(14)), Applied::Noted);
+        for ms in [11, 12] {
+            room.on_replay(&push(ms));
+        }
+        assert!(room.caught_up(id(12), &reading), "14 was heard of");
+        let reading = room.begin_reading();
+        room.on_replay(&push(13));
+        assert!(!room.caught_up(id(13), &reading), "14 was not in the log, so it was trimmed");
+        assert_eq!(taken(&outbox), [11, 12, 13]);
+        assert_eq!(room.on_entry(id(13), &push(15)), Applied::Taken);
+    }
+
+    #[test]
+    fn what_is_heard_before_the_position_is_known_is_read_later() {
+        let room = Room::new("s".parse().unwrap(), 100, Instant::now());
+        assert_eq!(room.on_entry(id(10), &push(11)), Applied::Noted);
+        let node: NodeId = "n".parse().unwrap();
+        let member = Member {
+            conn: ConnId::of(&node, 1),
+            device: "till".parse().unwrap(),
+            role: Role::Main,
+            groups: Vec::new(),
+            user: None,
+            outbox: Arc::default(),
+        };
+        assert!(room.join(member, id(10)), "the login saw the head before 11 was stored");
+    }
+
+    #[test]
+    fn a_lost_last_entry_is_found_by_its_head() {
+        let (room, _) = room_at(10);
+        assert_eq!(room.check_head(id(10), id(10)), HeadCheck::Fine);
+        assert_eq!(room.check_head(id(10), id(11)), HeadCheck::Behind);
+        assert_eq!(room.check_head(id(10), id(11)), HeadCheck::Fine, "somebody reads already");
+        let (room, _) = room_at(10);
+        assert_eq!(room.check_head(id(10), id(9)), HeadCheck::Rewound);
+    }
+
+    #[test]
+    fn a_rewound_log_is_seen_by_its_prev() {
+        let (room, outbox) = room_at(10);
+        assert_eq!(room.on_entry(id(8), &push(20)), Applied::Rewound);
+        room.rewind(id(20), |_| Some(id(7)));
+        assert_eq!(outbox.take().rewound_to, Some(id(7)));
+        assert!(!outbox.is_live());
+    }
+
+    #[test]
+    fn a_full_outbox_falls_behind_and_says_where() {
+        let (room, outbox) = room_at(0);
+        for ms in 1..=200 {
+            assert_eq!(room.on_entry(id(ms - 1), &push(ms)), Applied::Taken);
+        }
+        let taken = outbox.take();
+        assert_eq!(taken.parcels.len(), 128);
+        assert_eq!(taken.fell_behind_at, Some(id(128)));
+        assert_eq!(room.attach(&outbox), id(200));
+    }
+
+    #[test]
+    fn only_the_replaced_connection_is_closed() {
+        let (room, outbox) = room_at(0);
+        room.replaced(&"n.2".parse().unwrap());
+        assert_eq!(outbox.take().close, None);
+        room.replaced(&"n.1".parse().unwrap());
+        assert_eq!(outbox.take().close.map(|close| close.code), Some(CloseCode::Replaced));
+    }
+}
