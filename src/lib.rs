@@ -1,5 +1,6 @@
 //! shoprelay
 pub mod config;
+pub mod feed;
 pub mod hub;
 pub mod ids;
 pub mod message;
@@ -8,5 +9,7 @@ pub mod nodes;
 pub mod proofs;
 pub mod protocol;
 pub mod rate;
+pub mod retention;
 pub mod session;
+pub mod socket;
 pub mod store;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::ids::NodeId;
 use crate::protocol::PresenceState;
-use crate::store::Beat;
+use crate::store::{Beat, Online};
 
 /// A node whose beat is older than this makes its devices unknown.
 const UNKNOWN_AFTER: Duration = Duration::from_secs(3);
@@ -59,12 +59,20 @@ impl Nodes {
             .collect();
     }
 
-    /// How sure it is that a device on this node is there; None where the node is gone.
-    pub fn state_of(&self, node: &NodeId, now: Instant) -> Option<PresenceState> {
+    /// Whether this node itself was heard: until then nothing is known of the others.
+    pub fn has_heard(&self, node: &NodeId) -> bool {
+        self.state.lock().seen.contains_key(node)
+    }
+
+    /// How sure it is that a device is there; None where its node is gone. A login counts as a sign
+    /// of life of its node, whose first beat may not have been seen yet.
+    pub fn state_of(&self, online: &Online, now: Instant, now_ms: u64) -> Option<PresenceState> {
         let state = self.state.lock();
         // Without word from the store everybody's beat looks old; only what it last told counts.
         let at = now.min(state.heard_at + UNKNOWN_AFTER);
-        let age = at.saturating_duration_since(state.seen.get(node)?.changed_at);
+        let since_login = Duration::from_millis(now_ms.saturating_sub(online.since_ms));
+        let since_beat = state.seen.get(&online.node).map(|seen| at.saturating_duration_since(seen.changed_at));
+        let age = since_beat.map_or(since_login, |since_beat| since_beat.min(since_login));
         if age <= UNKNOWN_AFTER {
             Some(PresenceState::Online)
         } else if age <= GONE_AFTER {
@@ -78,6 +86,7 @@ impl Nodes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Role;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -85,36 +94,52 @@ mod tests {
         Beat { node: node.parse().unwrap(), at_ms, age }
     }
 
+    /// What is known of a device that logged in on `node` a minute ago.
+    fn state(nodes: &Nodes, node: &str, now: Instant) -> Option<PresenceState> {
+        let (device, conn) = ("d".parse().unwrap(), "n.1".parse().unwrap());
+        let online = Online { device, role: Role::Sub, conn, node: node.parse().unwrap(), since_ms: 0 };
+        nodes.state_of(&online, now, 60_000)
+    }
+
     #[test]
     fn a_node_that_stops_beating_is_unknown_after_3_s_and_gone_after_10() {
         let start = Instant::now();
         let nodes = Nodes::new(start);
-        let dead: NodeId = "dead".parse().unwrap();
         let mut states = Vec::new();
         for second in 0..=12u32 {
             let now = start + second * SECOND;
             nodes.on_beats(vec![beat("dead", 1, second * SECOND), beat("live", u64::from(second), SECOND)], now);
-            states.push(nodes.state_of(&dead, now));
-            assert_eq!(nodes.state_of(&"live".parse().unwrap(), now), Some(PresenceState::Online));
+            states.push(state(&nodes, "dead", now));
+            assert_eq!(state(&nodes, "live", now), Some(PresenceState::Online));
         }
         assert_eq!(states[3], Some(PresenceState::Online));
         assert_eq!(states[4], Some(PresenceState::Unknown));
         assert_eq!(states[10], Some(PresenceState::Unknown));
         assert_eq!(states[11], None);
-        assert_eq!(nodes.state_of(&"never".parse().unwrap(), start), None);
+        assert_eq!(state(&nodes, "never", start), None);
     }
 
     #[test]
     fn nobody_is_late_because_the_store_was_away() {
         let start = Instant::now();
         let nodes = Nodes::new(start);
-        let other: NodeId = "other".parse().unwrap();
         nodes.on_beats(vec![beat("other", 1, SECOND)], start);
         let back = start + 60 * SECOND;
-        assert_eq!(nodes.state_of(&other, back), Some(PresenceState::Unknown));
+        assert_eq!(state(&nodes, "other", back), Some(PresenceState::Unknown));
         nodes.on_beats(vec![beat("other", 1, 61 * SECOND)], back);
-        assert_eq!(nodes.state_of(&other, back), Some(PresenceState::Online));
+        assert_eq!(state(&nodes, "other", back), Some(PresenceState::Online));
         nodes.on_beats(vec![beat("other", 1, 62 * SECOND)], back + SECOND);
-        assert_eq!(nodes.state_of(&other, back + SECOND), Some(PresenceState::Online));
+        assert_eq!(state(&nodes, "other", back + SECOND), Some(PresenceState::Online));
+    }
+
+    #[test]
+    fn a_fresh_login_shows_that_its_node_lives() {
+        let now = Instant::now();
+        let nodes = Nodes::new(now);
+        let (device, conn) = ("d".parse().unwrap(), "n.1".parse().unwrap());
+        let online = Online { device, role: Role::Sub, conn, node: "new".parse().unwrap(), since_ms: 59_000 };
+        assert_eq!(nodes.state_of(&online, now, 60_000), Some(PresenceState::Online));
+        assert_eq!(nodes.state_of(&online, now, 69_000), Some(PresenceState::Unknown));
+        assert_eq!(nodes.state_of(&online, now, 70_000), None);
     }
 }

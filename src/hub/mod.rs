@@ -85,6 +85,16 @@ impl Hub {
         self.shards.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
     }
 
+    /// How many rooms there are.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether there is no room.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Rooms that nobody has used for `linger`.
     pub fn idle(&self, now: Instant, linger: Duration) -> Vec<Arc<Room>> {
         self.rooms().into_iter().filter(|room| room.is_idle(now, linger)).collect()

@@ -137,6 +137,11 @@ impl Room {
         state.users == 0 && now.saturating_duration_since(state.idle_since) >= linger
     }
 
+    /// Whether nobody is logged in or logging in.
+    pub fn is_unused(&self) -> bool {
+        self.state.lock().users == 0
+    }
+
     /// The subscription ended: what the room knew of the feed holds no more.
     pub fn unsubscribed(&self) {
         let mut state = self.state.lock();
@@ -262,7 +267,7 @@ impl Room {
         for member in &state.members {
             match cursor_of(&member.device) {
                 Some(cursor) => member.outbox.rewind(cursor),
-                None => member.outbox.close(Close::new(CloseCode::Restart, "retry_after_ms=100")),
+                None => member.outbox.close(restart()),
             }
         }
     }
@@ -275,18 +280,18 @@ impl Room {
         }
     }
 
+    /// The store does not know this connection any more: the device has to log in again.
+    pub fn forgotten(&self, conn: &ConnId) {
+        let state = self.state.lock();
+        for member in state.members.iter().filter(|member| member.conn == *conn) {
+            member.outbox.close(restart());
+        }
+    }
+
     /// The devices here with their connections.
     pub fn members(&self) -> Vec<(DeviceId, ConnId)> {
         let state = self.state.lock();
         state.members.iter().map(|member| (member.device.clone(), member.conn.clone())).collect()
-    }
-
-    /// Closes one connection.
-    pub fn close(&self, conn: &ConnId, close: &Close) {
-        let state = self.state.lock();
-        for member in state.members.iter().filter(|member| member.conn == *conn) {
-            member.outbox.close(close.clone());
-        }
     }
 
     /// A signal came from the feed.
@@ -305,6 +310,10 @@ impl Room {
             member.outbox.push_unstored(Parcel::Receipt { message, device: device.clone(), at_ms });
         }
     }
+}
+
+fn restart() -> Close {
+    Close::new(CloseCode::Restart, "retry_after_ms=100")
 }
 
 impl State {

@@ -109,6 +109,13 @@ pub struct Item {
     pub delivered: Vec<(DeviceId, bool)>,
 }
 
+impl Item {
+    /// About how many bytes it takes on the wire: its size as JSON.
+    pub fn encoded_len(&self) -> usize {
+        serde_json::to_vec(self).map_or(0, |json| json.len())
+    }
+}
+
 /// Encodes an op.
 ///
 /// # Errors

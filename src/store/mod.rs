@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, OnceKey, ShopId};
-use crate::message::{Entry, Message, Origin, Role, Signal};
+use crate::message::{Entry, Message, Origin, Recipient, Role, Signal};
 
 /// What an engine needs to know of the settings.
 #[derive(Debug, Clone)]
@@ -191,6 +191,19 @@ pub struct Device {
     /// The head of the log when it was registered: entries above it were stored later.
     pub registered_at: MessageId,
     pub cursor: MessageId,
+}
+
+impl Device {
+    /// The device as an audience sees it.
+    pub fn recipient(&self) -> Recipient<'_> {
+        Recipient {
+            device: &self.device,
+            role: self.role,
+            groups: &self.groups,
+            user: self.user.as_ref(),
+            conn: None,
+        }
+    }
 }
 
 /// A device that some node holds a connection of.

@@ -1,0 +1,299 @@
+//! Shop events from the store into the rooms: gaps, audits, rewinds, deafness.
+//!
+//! Owns the one rule "not at `prev`, so read the log" for rooms, and which shops are subscribed.
+//! Never touches a socket. Run by `node`; `socket` opens rooms here.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use crate::hub::{Applied, HeadCheck, Hub, Push, Room, RoomGuard};
+use crate::ids::{MessageId, NodeId, ShopId};
+use crate::metrics;
+use crate::store::{FeedEvent, GapCause, PageLimit, Store, StoreError, Stored};
+
+/// How long a room without sessions stays subscribed, for a device that comes right back.
+const LINGER: Duration = Duration::from_secs(30);
+/// Steps in which one audit of all rooms is spread out.
+const AUDIT_STEPS: u32 = 20;
+/// Rooms whose heads are asked for at once.
+const HEADS_MAX: usize = 256;
+/// Rooms that read their logs at the same time.
+const JOBS_MAX: usize = 32;
+/// Wait after a reading that failed.
+const RETRY_WAIT: Duration = Duration::from_millis(200);
+/// How much of a log is read at once.
+const PAGE: PageLimit = PageLimit { entries: 256, bytes: 1 << 20 };
+
+/// See the module.
+pub struct Feed {
+    hub: Arc<Hub>,
+    store: Arc<dyn Store>,
+    node: NodeId,
+    audit: Duration,
+    jobs: Mutex<VecDeque<Job>>,
+    wake: Notify,
+}
+
+/// What a room needs of the store. A room catches up or rewinds in one job at a time.
+enum Job {
+    CatchUp(Arc<Room>),
+    Rewind(Arc<Room>),
+    Check(Arc<Room>),
+    /// Events may have been lost: every room is to be looked at.
+    CheckAll,
+}
+
+impl Feed {
+    /// A feed into these rooms; each is compared with its log once within `audit`.
+    pub fn new(hub: Arc<Hub>, store: Arc<dyn Store>, node: NodeId, audit: Duration) -> Feed {
+        Feed { hub, store, node, audit, jobs: Mutex::default(), wake: Notify::new() }
+    }
+
+    /// Opens the shop's room and has its events come in; they do when this returns.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn open(&self, shop: &ShopId) -> Result<RoomGuard, StoreError> {
+        let room = self.hub.enter(shop);
+        let mut subscribed = room.subscribed.lock().await;
+        if !*subscribed {
+            self.store.subscribe(shop).await?;
+            *subscribed = true;
+        }
+        drop(subscribed);
+        Ok(room)
+    }
+
+    /// Has the log read for a room that is behind it; see [`Applied::Gap`].
+    pub fn catch_up(&self, room: Arc<Room>) {
+        self.enqueue(Job::CatchUp(room));
+    }
+
+    /// A session found its log shorter than its room thinks: it may have been rewound.
+    pub fn suspect(&self, room: Arc<Room>) {
+        self.enqueue(Job::Check(room));
+    }
+
+    fn enqueue(&self, job: Job) {
+        self.jobs.lock().push_back(job);
+        self.wake.notify_one();
+    }
+
+    /// Takes events until the store ends them.
+    pub async fn listen(&self, mut events: mpsc::Receiver<FeedEvent>) {
+        while let Some(event) = events.recv().await {
+            self.on_event(event);
+        }
+    }
+
+    fn on_event(&self, event: FeedEvent) {
+        match event {
+            FeedEvent::Entry { shop, prev, stored, publisher } => {
+                if let Some(room) = self.hub.find(&shop) {
+                    self.count_publish(&room, publisher.as_ref());
+                    self.on_entry(room, prev, stored);
+                }
+            }
+            FeedEvent::Signal { shop, signal, publisher } => {
+                if let Some(room) = self.hub.find(&shop) {
+                    self.count_publish(&room, publisher.as_ref());
+                    room.on_signal(signal);
+                }
+            }
+            FeedEvent::Receipt { shop, receipt } => {
+                if let Some(room) = self.hub.find(&shop) {
+                    room.on_receipt(&receipt.sender, receipt.message, &receipt.device, receipt.at_ms);
+                }
+            }
+            FeedEvent::Replaced { shop, device, conn } => {
+                if let Some(room) = self.hub.find(&shop) {
+                    debug!(%shop, %device, %conn, "replaced by a newer login");
+                    room.replaced(&conn);
+                }
+            }
+            FeedEvent::Gap(cause) => {
+                if cause == GapCause::Deaf {
+                    warn!("the subscription had gone deaf; it was made anew and every room is checked");
+                } else {
+                    info!(?cause, "events may have been lost; every room is checked");
+                }
+                self.enqueue(Job::CheckAll);
+            }
+        }
+    }
+
+    /// What other nodes publish counts towards the shop's limit too.
+    fn count_publish(&self, room: &Room, publisher: Option<&NodeId>) {
+        if publisher.is_some_and(|publisher| *publisher != self.node) {
+            room.publish_elsewhere(Instant::now());
+        }
+    }
+
+    fn on_entry(&self, room: Arc<Room>, prev: MessageId, stored: Stored) {
+        let push = Arc::new(Push::new(stored.id, stored.entry, None, false));
+        match room.on_entry(prev, &push) {
+            Applied::Taken | Applied::Old | Applied::Noted => {}
+            Applied::Gap => {
+                metrics::feed_gap();
+                debug!(shop = %room.shop(), %prev, id = %push.id, "the feed skipped something");
+                self.enqueue(Job::CatchUp(room));
+            }
+            Applied::Rewound => self.enqueue(Job::Rewind(room)),
+        }
+    }
+
+    /// Reads logs for the rooms that need it, audits their positions and closes rooms that nobody
+    /// uses, until it is dropped.
+    pub async fn keep(self: Arc<Self>) {
+        let mut running = JoinSet::new();
+        let mut audit = tokio::time::interval(self.audit / AUDIT_STEPS);
+        audit.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut unaudited = Vec::new();
+        loop {
+            while running.len() < JOBS_MAX {
+                let Some(job) = self.jobs.lock().pop_front() else { break };
+                let feed = self.clone();
+                running.spawn(async move { feed.work(job).await });
+            }
+            tokio::select! {
+                () = self.wake.notified() => {}
+                Some(_) = running.join_next() => {}
+                _ = audit.tick() => {
+                    self.close_idle_rooms().await;
+                    self.audit_step(&mut unaudited).await;
+                }
+            }
+        }
+    }
+
+    async fn work(&self, job: Job) {
+        let outcome = match &job {
+            Job::CatchUp(room) => self.read_log(room).await,
+            Job::Rewind(room) => self.rewind(room).await,
+            Job::Check(room) => self.check_heads(std::slice::from_ref(room)).await,
+            Job::CheckAll => self.check_all().await,
+        };
+        if let Err(error) = outcome {
+            debug!(%error, "a room waits for the store");
+            tokio::time::sleep(RETRY_WAIT).await;
+            self.enqueue(job);
+        }
+    }
+
+    async fn read_log(&self, room: &Arc<Room>) -> Result<(), StoreError> {
+        loop {
+            let reading = room.begin_reading();
+            let mut through = reading.from;
+            loop {
+                metrics::catchup_page();
+                let page = self.store.read(room.shop(), through, PAGE).await?;
+                for stored in page.entries {
+                    let status = stored.dealt.map(|dealt| dealt.status);
+                    room.on_replay(&Arc::new(Push::new(stored.id, stored.entry, status, true)));
+                }
+                through = page.last;
+                if page.is_end {
+                    break;
+                }
+            }
+            if !room.caught_up(through, &reading) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The log's tail is gone: sessions go back to the cursors that the store still has.
+    async fn rewind(&self, room: &Arc<Room>) -> Result<(), StoreError> {
+        let heads = self.store.heads(std::slice::from_ref(room.shop())).await?;
+        let devices = self.store.devices(room.shop()).await?;
+        let head = heads.first().copied().unwrap_or_default();
+        let cursor_of = |device: &_| devices.iter().find(|known| known.device == *device).map(|known| known.cursor);
+        metrics::log_rewound();
+        warn!(shop = %room.shop(), position = ?room.position(), %head, "the log was rewound; its lost tail is lost, the rest is sent again from the stored cursors");
+        room.rewind(head, cursor_of);
+        Ok(())
+    }
+
+    /// Compares every room with its log, and every connection with the registered one.
+    async fn check_all(&self) -> Result<(), StoreError> {
+        let rooms = self.hub.rooms();
+        for rooms in rooms.chunks(HEADS_MAX) {
+            self.check_heads(rooms).await?;
+            for room in rooms {
+                self.check_presence(room).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_heads(&self, rooms: &[Arc<Room>]) -> Result<(), StoreError> {
+        // The positions are taken first: a head asked for later can only be older after a rewind.
+        let standing: Vec<(&Arc<Room>, MessageId)> =
+            rooms.iter().filter_map(|room| Some((room, room.position()?))).collect();
+        let shops: Vec<ShopId> = standing.iter().map(|(room, _)| room.shop().clone()).collect();
+        let heads = self.store.heads(&shops).await?;
+        for ((room, position), head) in standing.into_iter().zip(heads) {
+            match room.check_head(position, head) {
+                HeadCheck::Fine => {}
+                HeadCheck::Behind => {
+                    metrics::feed_gap();
+                    self.enqueue(Job::CatchUp(room.clone()));
+                }
+                HeadCheck::Rewound => self.enqueue(Job::Rewind(room.clone())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds connections whose takeover was not heard of, and devices that the store has forgotten.
+    async fn check_presence(&self, room: &Arc<Room>) -> Result<(), StoreError> {
+        let members = room.members();
+        if members.is_empty() {
+            return Ok(());
+        }
+        let online = self.store.online(room.shop()).await?;
+        for (device, conn) in members {
+            match online.iter().find(|entry| entry.device == device) {
+                Some(entry) if entry.conn == conn => {}
+                Some(_) => room.replaced(&conn),
+                None => room.forgotten(&conn),
+            }
+        }
+        Ok(())
+    }
+
+    async fn audit_step(&self, unaudited: &mut Vec<Arc<Room>>) {
+        if unaudited.is_empty() {
+            *unaudited = self.hub.rooms();
+        }
+        let count = (self.hub.len() / AUDIT_STEPS as usize + 1).min(unaudited.len());
+        let rooms: Vec<Arc<Room>> = unaudited.split_off(unaudited.len() - count);
+        for rooms in rooms.chunks(HEADS_MAX) {
+            if let Err(error) = self.check_heads(rooms).await {
+                debug!(%error, "the audit waits for the store");
+                unaudited.extend(rooms.iter().cloned());
+            }
+        }
+    }
+
+    async fn close_idle_rooms(&self) {
+        for room in self.hub.idle(Instant::now(), LINGER) {
+            let mut subscribed = room.subscribed.lock().await;
+            if *subscribed && room.is_unused() {
+                if let Err(error) = self.store.unsubscribe(room.shop()).await {
+                    debug!(shop = %room.shop(), %error, "a room stays open until the store answers");
+                    continue;
+                }
+                *subscribed = false;
+                room.unsubscribed();
+            }
+            self.hub.remove(&room, Instant::now());
+        }
+    }
+}
