@@ -1,10 +1,12 @@
 //! shoprelay
 pub mod config;
 pub mod feed;
+pub mod http;
 pub mod hub;
 pub mod ids;
 pub mod message;
 pub mod metrics;
+pub mod node;
 pub mod nodes;
 pub mod proofs;
 pub mod protocol;

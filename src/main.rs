@@ -1,1 +1,123 @@
-fn main() {}
+//! The command line: one error becomes one line and an exit status.
+
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, Command};
+use shoprelay::config::{Config, ConfigError, Kind, Layers, SETTINGS};
+use shoprelay::node::Node;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) if !error.use_stderr() => {
+            print!("{error}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or("error: wrong arguments").trim_start_matches("error: ");
+            return fail(&format!("{line}; `shoprelay --help` lists what there is"));
+        }
+    };
+    let Some(("serve", matches)) = matches.subcommand() else {
+        return fail("say what to do; `shoprelay --help` lists what there is");
+    };
+    let flags = SETTINGS.iter().filter(|setting| setting.kind != Kind::File).filter_map(|setting| {
+        let value = matches.try_get_one::<String>(setting.key).ok().flatten()?;
+        Some((setting.key, value.clone()))
+    });
+    let config = Layers::read(flags, std::env::vars()).and_then(|layers| Ok((layers.check()?, layers.unknown_variables)));
+    match config {
+        Ok((config, unknown)) => serve(config, &unknown),
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn command() -> Command {
+    let serve = Command::new("serve").about("Run a node of the relay, until SIGTERM").args(
+        SETTINGS.iter().filter(|setting| setting.kind != Kind::File).map(|setting| {
+            let help = match setting.default {
+                "" => format!("{} [env: {}]", setting.help, setting.variable()),
+                default => format!("{} [env: {}] [default: {default}]", setting.help, setting.variable()),
+            };
+            let arg = Arg::new(setting.key).long(setting.flag()).help(help).hide(setting.kind == Kind::Later);
+            let is_switch = setting.kind == Kind::Switch || setting.default == "false";
+            if is_switch { arg.num_args(0..=1).require_equals(true).default_missing_value("true") } else { arg.action(ArgAction::Set) }
+        }),
+    );
+    Command::new("shoprelay")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A push relay that gets every message of a shop's devices delivered, and proves it")
+        .arg_required_else_help(true)
+        .subcommand(serve)
+}
+
+/// Says why in one line, on standard error.
+fn fail(why: &str) -> ExitCode {
+    eprintln!("shoprelay: {why}");
+    ExitCode::FAILURE
+}
+
+fn serve(config: Config, unknown_variables: &[String]) -> ExitCode {
+    if let Err(why) = log_to_stderr(&config.log) {
+        return fail(&why);
+    }
+    for variable in unknown_variables {
+        warn!(variable, "there is no such setting; the variable is ignored");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no threads can be started: {error}")),
+    };
+    match runtime.block_on(run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let store = config.store.redacted();
+    let node = Node::start(config).await?;
+    let addresses = node.addresses();
+    let shown = |address: Option<std::net::SocketAddr>| address.map_or_else(|| "none".to_owned(), |address| address.to_string());
+    info!(
+        listen = shown(addresses.listen),
+        api_listen = shown(addresses.api_listen),
+        metrics_listen = shown(addresses.metrics_listen),
+        store,
+        node = %node.id(),
+        version = env!("CARGO_PKG_VERSION"),
+        "ready"
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    info!("stopping");
+    node.stop().await;
+    Ok(())
+}
+
+fn log_to_stderr(filter: &str) -> Result<(), String> {
+    use std::io::IsTerminal as _;
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        let error = ConfigError::Value {
+            key: "log",
+            value: filter.to_owned(),
+            source_name: "--log".into(),
+            problem: format!("{error}; give error, warn, info, debug, or target=level pairs"),
+        };
+        error.to_string()
+    })?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() { log.init() } else { log.json().init() }
+    Ok(())
+}

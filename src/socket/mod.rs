@@ -95,6 +95,11 @@ impl Relay {
         (before < self.connections_max).then_some(place)
     }
 
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// Closes every connection with 1012.
     pub fn stop(&self) {
         self.stopping.send_replace(true);

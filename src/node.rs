@@ -1,0 +1,257 @@
+//! A node: builds every part in order, and stops them in order.
+//!
+//! The only module that sees all of them. Decides nothing that happens in between.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::feed::Feed;
+use crate::http::{self, Probes};
+use crate::hub::Hub;
+use crate::ids::NodeId;
+use crate::metrics::{self, Scrape};
+use crate::nodes::Nodes;
+use crate::proofs::Proofs;
+use crate::retention::Retention;
+use crate::session::SessionSettings;
+use crate::socket::{Relay, RelayParts};
+use crate::store::redis::RedisStore;
+use crate::store::{NodeReport, Store, StoreSettings};
+
+/// Time between a node's heartbeats, which is also the deadline of one.
+const BEAT: Duration = Duration::from_secs(1);
+/// Time between the folding of recorded durations.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How long closed connections and the last proofs are waited for when a node stops.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{setting} {address} cannot be listened on: {cause}; stop what listens there, or choose another address")]
+    Listen { setting: &'static str, address: SocketAddr, cause: std::io::Error },
+    #[error("the store {url} cannot be used: {cause}")]
+    Store { url: String, cause: crate::store::redis::StartError },
+    #[error("the store {url} stopped answering during the start: {cause}")]
+    Silent { url: String, cause: crate::store::StoreError },
+    #[error("the metrics cannot be set up: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+}
+
+/// A running node.
+pub struct Node {
+    id: NodeId,
+    relay: Arc<Relay>,
+    probes: Arc<Probes>,
+    store: Arc<dyn Store>,
+    proofs: Arc<Proofs>,
+    addresses: Addresses,
+    stop_devices: watch::Sender<bool>,
+    devices: JoinHandle<()>,
+    /// The parts that run until the node is gone.
+    keepers: JoinSet<()>,
+}
+
+/// Where a node listens; None where the setting says so.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    pub listen: Option<SocketAddr>,
+    pub api_listen: Option<SocketAddr>,
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+struct Listeners {
+    devices: Option<TcpListener>,
+    api: Option<TcpListener>,
+    metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    fn open(config: &Config) -> Result<Listeners, StartError> {
+        let open = |setting, address: Option<SocketAddr>| {
+            let listener = address.map(|address| {
+                http::listen(address).map_err(|cause| StartError::Listen { setting, address, cause })
+            });
+            listener.transpose()
+        };
+        Ok(Listeners {
+            devices: open("--listen", config.listen)?,
+            api: open("--api-listen", config.api_listen)?,
+            metrics: open("--metrics-listen", config.metrics_listen)?,
+        })
+    }
+
+    fn addresses(&self) -> Addresses {
+        let address = |listener: &Option<TcpListener>| listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        Addresses {
+            listen: address(&self.devices),
+            api_listen: address(&self.api),
+            metrics_listen: address(&self.metrics),
+        }
+    }
+}
+
+impl Node {
+    /// Starts a node: the listeners are taken first, so that a second start fails at once, the store
+    /// next, and devices are let in last.
+    ///
+    /// # Errors
+    /// [`StartError`] says what to do.
+    pub async fn start(config: Config) -> Result<Node, StartError> {
+        let scrape = metrics::install()?;
+        let listeners = Listeners::open(&config)?;
+        let addresses = listeners.addresses();
+        let id = NodeId::fresh();
+        let url = config.store.redacted();
+        let settings = StoreSettings {
+            log_entries_max: config.limits.log_entries,
+            key_retention: config.retention.keys,
+            deadline: config.timeouts.store,
+            prefix: config.store_prefix.clone(),
+        };
+        let started = RedisStore::start(config.store.secret(), config.store_ca.as_deref(), id.clone(), settings).await;
+        let (store, events) = started.map_err(|cause| StartError::Store { url: url.clone(), cause })?;
+        let store: Arc<dyn Store> = Arc::new(store);
+        let hub = Arc::new(Hub::new(config.limits.shop_publishes_per_s));
+        let nodes = Arc::new(Nodes::new(Instant::now()));
+        let feed = Arc::new(Feed::new(hub.clone(), store.clone(), id.clone(), config.audit));
+        let proofs = Arc::new(Proofs::new(store.clone()));
+        let retention =
+            Arc::new(Retention::new(store.clone(), nodes.clone(), id.clone(), &config.retention, config.limits.log_entries));
+        let first = store.beat(&id, &NodeReport::default()).await.map_err(|cause| StartError::Silent { url, cause })?;
+        nodes.on_beats(first, Instant::now());
+        metrics::store_up(true);
+        let relay = Arc::new(Relay::new(RelayParts {
+            node: id.clone(),
+            session: SessionSettings {
+                frame_bytes: config.limits.frame_bytes,
+                window: config.limits.window,
+                ops_per_s: config.limits.session_ops_per_s,
+                heartbeat: config.heartbeat,
+                login_timeout: config.timeouts.login,
+                ack_timeout: config.timeouts.ack,
+            },
+            hub: hub.clone(),
+            store: store.clone(),
+            feed: feed.clone(),
+            proofs: proofs.clone(),
+            nodes: nodes.clone(),
+            retention: retention.clone(),
+            connections_max: config.limits.connections,
+        }));
+        let probes = Arc::new(Probes {
+            scrape: scrape.clone(),
+            store: store.clone(),
+            is_store_up: AtomicBool::new(true),
+            is_stopping: AtomicBool::new(false),
+        });
+        let mut keepers = JoinSet::new();
+        keepers.spawn({
+            let feed = feed.clone();
+            async move { feed.listen(events).await }
+        });
+        keepers.spawn(feed.keep());
+        keepers.spawn(proofs.clone().run());
+        keepers.spawn(async move { retention.run().await });
+        keepers.spawn(beat(id.clone(), relay.clone(), nodes, probes.clone()));
+        keepers.spawn(upkeep(scrape));
+        let (stop_devices, devices) = accept(listeners, &relay, &probes, &mut keepers);
+        Ok(Node { id, relay, probes, store, proofs, addresses, stop_devices, devices, keepers })
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> &NodeId {
+        &self.id
+    }
+
+    /// Where it listens; the port is the one that was given where 0 was asked for.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Stops: no new connections, every device told to come back elsewhere, the last proofs written.
+    pub async fn stop(mut self) {
+        self.probes.is_stopping.store(true, Ordering::Relaxed);
+        self.stop_devices.send_replace(true);
+        self.relay.stop();
+        let closed = tokio::time::timeout(STOP_WAIT, &mut self.devices).await;
+        if closed.is_err() {
+            warn!("some connections did not end in time");
+            self.devices.abort();
+        }
+        if tokio::time::timeout(STOP_WAIT, self.proofs.finish()).await.is_err() {
+            warn!("some proofs of receipt could not be written; the messages are sent again");
+        }
+        if let Err(error) = self.store.leave(&self.id).await {
+            warn!(%error, "the node could not take its leave of the store");
+        }
+        self.keepers.shutdown().await;
+        self.store.close().await;
+        info!(node = %self.id, "stopped");
+    }
+}
+
+/// Opens the doors; the device listener can be shut on its own.
+fn accept(
+    listeners: Listeners,
+    relay: &Arc<Relay>,
+    probes: &Arc<Probes>,
+    keepers: &mut JoinSet<()>,
+) -> (watch::Sender<bool>, JoinHandle<()>) {
+    let (stop_devices, stopping) = watch::channel(false);
+    if let Some(listener) = listeners.metrics {
+        let probes = probes.clone();
+        keepers.spawn(http::accept(listener, None, move |stream| http::serve_probe(probes.clone(), stream)));
+    }
+    if let Some(listener) = listeners.api {
+        keepers.spawn(http::accept(listener, None, http::serve_api));
+    }
+    let relay = relay.clone();
+    let devices = tokio::spawn(async move {
+        if let Some(listener) = listeners.devices {
+            http::accept(listener, Some(stopping), move |stream| http::serve_device(relay.clone(), stream)).await;
+        }
+    });
+    (stop_devices, devices)
+}
+
+/// Tells the other nodes that this one lives, and learns of them.
+async fn beat(id: NodeId, relay: Arc<Relay>, nodes: Arc<Nodes>, probes: Arc<Probes>) {
+    let mut ticks = tokio::time::interval(BEAT);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let report = NodeReport { sessions: relay.connections() as u64, rooms: relay.hub.len() as u64 };
+        let heard = tokio::time::timeout(BEAT, relay.store.beat(&id, &report)).await;
+        let is_up = match heard {
+            Ok(Ok(beats)) => {
+                nodes.on_beats(beats, Instant::now());
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
+        };
+        let was_up = probes.is_store_up.swap(is_up, Ordering::Relaxed);
+        metrics::store_up(is_up);
+        match (was_up, is_up) {
+            (true, false) => warn!("the store does not answer; messages are refused and devices stay connected until it is back"),
+            (false, true) => info!("the store answers again"),
+            _ => {}
+        }
+    }
+}
+
+async fn upkeep(scrape: Scrape) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        scrape.upkeep();
+    }
+}
