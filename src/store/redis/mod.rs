@@ -1,1 +1,83 @@
-//! The redis engine.
+//! The engine on Redis, for any number of nodes.
+//!
+//! Owns the mapping of the store's operations to scripts and commands. What must be atomic is a
+//! script of `lua/`; see [`scripts`]. Every command has a deadline and is sent once. Never decides
+//! about delivery, and never spells a key; that is [`keys`]. Called through
+//! [`Store`](crate::store::Store); built by `node`.
+
+mod client;
+mod engine;
+mod feed;
+mod hashes;
+mod keys;
+mod payload;
+mod reply;
+mod scripts;
+mod subscriptions;
+
+use std::path::Path;
+
+use tokio::sync::mpsc;
+
+pub use client::StartError;
+
+use crate::ids::NodeId;
+use crate::store::redis::client::Connections;
+use crate::store::redis::keys::Keys;
+use crate::store::redis::scripts::Scripts;
+use crate::store::redis::subscriptions::{Parts, Subscriptions};
+use crate::store::{FeedEvent, StoreSettings};
+
+/// The engine on Redis: three connections, and the feed.
+pub struct RedisStore {
+    node: NodeId,
+    settings: StoreSettings,
+    keys: Keys,
+    connections: Connections,
+    scripts: Scripts,
+    subscriptions: Subscriptions,
+}
+
+impl RedisStore {
+    /// Connects to Redis 7 or newer at `redis://`, `rediss://` (with the certificate authorities of
+    /// the file `ca`, else the system's) or `redis+unix://`, as the given node; the receiver is the
+    /// feed. It has to be read: while it is full nothing new is heard.
+    ///
+    /// # Errors
+    /// [`StartError`], within a few seconds.
+    pub async fn start(
+        url: &str,
+        ca: Option<&Path>,
+        node: NodeId,
+        settings: StoreSettings,
+    ) -> Result<(RedisStore, mpsc::Receiver<FeedEvent>), StartError> {
+        let connections = Connections::open(url, ca, settings.deadline).await?;
+        let keys = Keys::new(&settings.prefix);
+        let parts = Parts {
+            subscriber: connections.subscriber.clone(),
+            commands: connections.commands.clone(),
+            keys: keys.clone(),
+            probe_channel: keys.probe(&node),
+            deadline: settings.deadline,
+        };
+        let (subscriptions, feed) = match Subscriptions::start(parts).await {
+            Ok(started) => started,
+            Err(error) => {
+                connections.close().await;
+                return Err(StartError::Unreachable(error));
+            }
+        };
+        let scripts = Scripts::new(connections.commands.clone(), connections.reads.clone());
+        Ok((
+            RedisStore {
+                node,
+                settings,
+                keys,
+                connections,
+                scripts,
+                subscriptions,
+            },
+            feed,
+        ))
+    }
+}

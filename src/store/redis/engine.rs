@@ -1,0 +1,387 @@
+//! The store's operations, one by one; see [`super`].
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, PubsubInterface, SetsInterface, StreamsInterface};
+use fred::types::{ClusterHash, CustomCommand, Value};
+
+use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId};
+use crate::message::{Audience, Signal, StatusChange};
+use crate::metrics::{self, StoreOp};
+use crate::store::record::{self, RecordError};
+use crate::store::redis::reply::{self, Reply, store_error};
+use crate::store::redis::scripts::{self, MARKS_MAX, PublishCall, RawEntry, TRIM_ENTRIES_MAX, ensure_up};
+use crate::store::redis::{RedisStore, hashes, payload};
+use crate::store::{
+    Beat, Connect, Connected, Device, Mark, Marked, NodeReport, Online, Page, PageLimit, Publish, Published, Receipt,
+    SetStatus, Signalled, StatusSet, Store, StoreError, Stored,
+};
+
+/// Commands of one pipeline.
+const PIPELINE_MAX: usize = 256;
+/// Shops of one step of a scan.
+const SCAN_COUNT: u32 = 1000;
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn publish(&self, shop: &ShopId, publish: &Publish) -> Result<Published, StoreError> {
+        let audience = match &publish.message.content.to {
+            Audience::Mains => scripts::Audience::AMain,
+            Audience::Devices(devices) => scripts::Audience::OneOf(devices),
+            _ => scripts::Audience::Any,
+        };
+        let keys = self.keys.shop(shop);
+        let call = PublishCall {
+            once: publish
+                .key
+                .as_ref()
+                .map(|key| (keys.once(key), self.settings.key_retention)),
+            keys: &keys,
+            record: record::encode_message(&publish.message).map_err(|error| unwritable("publish", error))?,
+            publisher: &self.node,
+            log_entries_max: self.settings.log_entries_max,
+            audience,
+        };
+        timed(StoreOp::Publish, self.scripts.publish(call)).await
+    }
+
+    async fn signal(&self, shop: &ShopId, signal: &Signal) -> Result<Signalled, StoreError> {
+        timed(StoreOp::Signal, self.send_signal(shop, signal)).await
+    }
+
+    async fn send_receipts(&self, shop: &ShopId, receipts: &[Receipt]) -> Result<(), StoreError> {
+        timed(StoreOp::Receipts, self.send_all_receipts(shop, receipts)).await
+    }
+
+    async fn mark_delivered(&self, shop: &ShopId, marks: &[Mark]) -> Result<Vec<Marked>, StoreError> {
+        let keys = self.keys.shop(shop);
+        let mut outcomes = Vec::with_capacity(marks.len());
+        for chunk in marks.chunks(MARKS_MAX) {
+            outcomes.extend(timed(StoreOp::MarkDelivered, self.scripts.mark_delivered(&keys, chunk)).await?);
+        }
+        Ok(outcomes)
+    }
+
+    async fn connect(&self, shop: &ShopId, connect: &Connect) -> Result<Connected, StoreError> {
+        timed(StoreOp::Connect, self.scripts.connect(&self.keys.shop(shop), connect)).await
+    }
+
+    async fn disconnect(&self, shop: &ShopId, device: &DeviceId, conn: &ConnId) -> Result<bool, StoreError> {
+        let keys = self.keys.shop(shop);
+        timed(
+            StoreOp::Disconnect,
+            self.scripts.disconnect(&keys, device.as_str(), conn.as_str()),
+        )
+        .await
+    }
+
+    async fn set_status(&self, shop: &ShopId, change: &SetStatus) -> Result<StatusSet, StoreError> {
+        let entry = StatusChange {
+            message: change.message,
+            status: change.status.clone(),
+            by: change.by.clone(),
+            sender: change.sender.clone(),
+        };
+        let record = record::encode_status(&entry).map_err(|error| unwritable("set_status", error))?;
+        let keys = self.keys.shop(shop);
+        timed(
+            StoreOp::SetStatus,
+            self.scripts.set_status(&keys, change, record, &self.node),
+        )
+        .await
+    }
+
+    async fn read(&self, shop: &ShopId, after: MessageId, limit: PageLimit) -> Result<Page, StoreError> {
+        let raw = timed(StoreOp::Read, self.scripts.read(&self.keys.shop(shop), after, limit)).await?;
+        let last = raw.entries.last().map_or(after, |entry| entry.id);
+        let entries = raw
+            .entries
+            .into_iter()
+            .filter_map(|entry| stored(shop, entry))
+            .collect();
+        Ok(Page {
+            entries,
+            last,
+            is_end: raw.is_end,
+        })
+    }
+
+    async fn heads(&self, shops: &[ShopId]) -> Result<Vec<MessageId>, StoreError> {
+        timed(StoreOp::Heads, self.all_heads(shops)).await
+    }
+
+    async fn devices(&self, shop: &ShopId) -> Result<Vec<Device>, StoreError> {
+        timed(StoreOp::Devices, self.all_devices(shop)).await
+    }
+
+    async fn online(&self, shop: &ShopId) -> Result<Vec<Online>, StoreError> {
+        timed(StoreOp::Online, self.all_online(shop)).await
+    }
+
+    async fn trim(&self, shop: &ShopId, through: MessageId, entries_max: usize) -> Result<usize, StoreError> {
+        let keys = self.keys.shop(shop);
+        let mut removed = 0;
+        while removed < entries_max {
+            let step = (entries_max - removed).min(TRIM_ENTRIES_MAX);
+            let count = timed(StoreOp::Trim, self.scripts.trim(&keys, through, step)).await?;
+            removed += count;
+            if count < step {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn log_len(&self, shop: &ShopId) -> Result<u64, StoreError> {
+        let client = self.commands()?;
+        timed(StoreOp::Other, client.xlen(self.keys.shop(shop).log()))
+            .await
+            .map_err(|error| store_error("xlen", error))
+    }
+
+    async fn forget(&self, shop: &ShopId, device: &DeviceId, seen_before_ms: u64) -> Result<bool, StoreError> {
+        let keys = self.keys.shop(shop);
+        timed(
+            StoreOp::Forget,
+            self.scripts.forget(&keys, device.as_str(), seen_before_ms),
+        )
+        .await
+    }
+
+    async fn shops(&self) -> Result<Vec<ShopId>, StoreError> {
+        timed(StoreOp::Other, self.all_shops()).await
+    }
+
+    async fn claim(&self, task: &str, node: &NodeId, lease: Duration) -> Result<bool, StoreError> {
+        timed(StoreOp::Other, self.scripts.claim(self.keys.claim(task), node, lease)).await
+    }
+
+    async fn beat(&self, node: &NodeId, report: &NodeReport) -> Result<Vec<Beat>, StoreError> {
+        timed(StoreOp::Beat, self.scripts.beat(self.keys.nodes(), node, report)).await
+    }
+
+    async fn leave(&self, node: &NodeId) -> Result<(), StoreError> {
+        let client = self.commands()?;
+        let removed: i64 = timed(StoreOp::Other, client.hdel(self.keys.nodes(), node.as_str()))
+            .await
+            .map_err(|error| store_error("hdel", error))?;
+        tracing::debug!(%node, removed, "the node left");
+        Ok(())
+    }
+
+    async fn subscribe(&self, shop: &ShopId) -> Result<(), StoreError> {
+        timed(StoreOp::Subscribe, async {
+            self.remember(shop).await?;
+            self.subscriptions.join(self.keys.channel(shop)).await
+        })
+        .await
+    }
+
+    async fn unsubscribe(&self, shop: &ShopId) -> Result<(), StoreError> {
+        timed(StoreOp::Subscribe, self.subscriptions.leave(self.keys.channel(shop))).await
+    }
+
+    fn is_hearing(&self) -> bool {
+        self.subscriptions.is_hearing()
+    }
+
+    async fn close(&self) {
+        self.subscriptions.close().await;
+        self.connections.close().await;
+    }
+}
+
+impl RedisStore {
+    fn commands(&self) -> Result<&Client, StoreError> {
+        ensure_up(&self.connections.commands)?;
+        Ok(&self.connections.commands)
+    }
+
+    async fn send_signal(&self, shop: &ShopId, signal: &Signal) -> Result<Signalled, StoreError> {
+        let record = record::encode_signal(signal).map_err(|error| unwritable("signal", error))?;
+        let client = self.commands()?;
+        let keys = self.keys.shop(shop);
+        if let Audience::Devices(devices) = &signal.content.to {
+            let names: Vec<&str> = devices.iter().map(DeviceId::as_str).collect();
+            let found: Value = client
+                .hmget(keys.devices(), names)
+                .await
+                .map_err(|error| store_error("hmget", error))?;
+            // fred makes a list of one its item.
+            if found.into_array().iter().all(Value::is_null) {
+                return Ok(Signalled::NoSuchDevice);
+            }
+        }
+        let payload = Bytes::from(payload::signal(self.node.as_str(), &record));
+        let _listeners: i64 = client
+            .spublish(keys.channel(), payload)
+            .await
+            .map_err(|error| store_error("spublish", error))?;
+        Ok(Signalled::Sent)
+    }
+
+    async fn send_all_receipts(&self, shop: &ShopId, receipts: &[Receipt]) -> Result<(), StoreError> {
+        let channel = self.keys.channel(shop);
+        for chunk in receipts.chunks(PIPELINE_MAX) {
+            let pipeline = self.commands()?.pipeline();
+            for receipt in chunk {
+                let record = record::encode_receipt(receipt).map_err(|error| unwritable("receipts", error))?;
+                let payload = Bytes::from(payload::receipt(&record));
+                let _queued: Value = queued(pipeline.spublish(channel.as_str(), payload).await)?;
+            }
+            let _listeners: Value = pipeline.all().await.map_err(|error| store_error("spublish", error))?;
+        }
+        Ok(())
+    }
+
+    async fn all_heads(&self, shops: &[ShopId]) -> Result<Vec<MessageId>, StoreError> {
+        let mut heads = Vec::with_capacity(shops.len());
+        for chunk in shops.chunks(PIPELINE_MAX) {
+            let pipeline = self.commands()?.pipeline();
+            for shop in chunk {
+                let _queued: Value = queued(pipeline.get(self.keys.shop(shop).head()).await)?;
+            }
+            let answer: Value = pipeline.all().await.map_err(|error| store_error("heads", error))?;
+            let mut reply = Reply::new("heads", answer);
+            for _ in chunk {
+                heads.push(reply.id_or_zero()?);
+            }
+        }
+        Ok(heads)
+    }
+
+    async fn all_devices(&self, shop: &ShopId) -> Result<Vec<Device>, StoreError> {
+        let keys = self.keys.shop(shop);
+        // Cursors after records: who is registered in between is left out, not shown without its cursor.
+        let records = self.hash("devices", keys.devices()).await?;
+        let cursors = self.hash("devices", keys.cursors()).await?;
+        let mut devices = Vec::with_capacity(records.len());
+        for (name, record) in &records {
+            let cursor = cursors.get(name).and_then(|cursor| std::str::from_utf8(cursor).ok());
+            match name
+                .parse()
+                .ok()
+                .and_then(|device| hashes::device(device, record, cursor))
+            {
+                Some(device) => devices.push(device),
+                None => unreadable(shop, "devices", name),
+            }
+        }
+        devices.sort_by(|a, b| a.device.cmp(&b.device));
+        Ok(devices)
+    }
+
+    async fn all_online(&self, shop: &ShopId) -> Result<Vec<Online>, StoreError> {
+        let presences = self.hash("online", self.keys.shop(shop).online()).await?;
+        let mut online = Vec::with_capacity(presences.len());
+        for (name, presence) in &presences {
+            let presence = std::str::from_utf8(presence).unwrap_or_default();
+            match name.parse().ok().and_then(|device| hashes::online(device, presence)) {
+                Some(present) => online.push(present),
+                None => unreadable(shop, "online", name),
+            }
+        }
+        online.sort_by(|a, b| a.device.cmp(&b.device));
+        Ok(online)
+    }
+
+    async fn hash(&self, call: &'static str, key: String) -> Result<HashMap<String, Bytes>, StoreError> {
+        let client = &self.connections.reads;
+        ensure_up(client)?;
+        client.hgetall(key).await.map_err(|error| store_error(call, error))
+    }
+
+    async fn all_shops(&self) -> Result<Vec<ShopId>, StoreError> {
+        let mut shops = BTreeSet::new();
+        let mut cursor = "0".to_owned();
+        loop {
+            let command = CustomCommand::new_static("SSCAN", ClusterHash::FirstKey, false);
+            let args = vec![self.keys.shops(), cursor, "COUNT".to_owned(), SCAN_COUNT.to_string()];
+            let answer: Value = self
+                .commands()?
+                .custom(command, args)
+                .await
+                .map_err(|error| store_error("sscan", error))?;
+            let mut reply = Reply::new("sscan", answer);
+            cursor = reply.parsed()?;
+            let names = reply.value()?.into_array();
+            shops.extend(
+                names
+                    .iter()
+                    .filter_map(|name| reply::text(name)?.parse::<ShopId>().ok()),
+            );
+            if cursor == "0" {
+                return Ok(shops.into_iter().collect());
+            }
+        }
+    }
+
+    /// Puts a shop on the list of all shops.
+    async fn remember(&self, shop: &ShopId) -> Result<(), StoreError> {
+        let added: Result<i64, _> = self.commands()?.sadd(self.keys.shops(), shop.as_str()).await;
+        match added.map_err(|error| store_error("sadd", error)) {
+            // A shop with messages is on the list already, and its devices are to empty the store.
+            Ok(_) | Err(StoreError::Full) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// An entry as the relay means it; None, and a note in the log, where this version cannot read it.
+fn stored(shop: &ShopId, raw: RawEntry) -> Option<Stored> {
+    let entry = match record::decode_entry(reply::bytes(&raw.record).unwrap_or_default()) {
+        Ok(entry) => entry,
+        Err(error) => {
+            metrics::record_unreadable();
+            tracing::warn!(%shop, id = %raw.id, %error, "a stored entry cannot be read and is left out");
+            return None;
+        }
+    };
+    let dealt = match reply::text(&raw.status) {
+        Some(text) => hashes::dealt(text).or_else(|| {
+            unreadable(shop, "status", raw.id);
+            None
+        }),
+        None => None,
+    };
+    let unseen_by = match reply::text(&raw.expired) {
+        Some(text) => hashes::unseen_by(text).unwrap_or_else(|| {
+            unreadable(shop, "expired", raw.id);
+            Vec::new()
+        }),
+        None => Vec::new(),
+    };
+    Some(Stored {
+        id: raw.id,
+        entry,
+        dealt,
+        unseen_by,
+    })
+}
+
+fn unreadable(shop: &ShopId, hash: &'static str, field: impl std::fmt::Display) {
+    metrics::record_unreadable();
+    tracing::warn!(%shop, hash, %field, "a stored field cannot be read and is left out");
+}
+
+fn unwritable(call: &'static str, error: RecordError) -> StoreError {
+    StoreError::Nonsense {
+        call,
+        seen: error.to_string(),
+    }
+}
+
+fn queued<T>(queued: Result<T, fred::error::Error>) -> Result<T, StoreError> {
+    queued.map_err(|error| store_error("pipeline", error))
+}
+
+async fn timed<T>(op: StoreOp, call: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let outcome = call.await;
+    metrics::store_call(op, began.elapsed());
+    outcome
+}

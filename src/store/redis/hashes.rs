@@ -1,0 +1,147 @@
+//! What the fields of a shop's hashes hold, and how it is read and written.
+//!
+//! Owns the forms that scripts and Rust share: the registry's record, a presence, a status. Names
+//! hold no control characters, so newlines join them. Never talks to Redis. Called by
+//! [`super::scripts`] and [`super`].
+
+use serde::Deserialize;
+
+use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId};
+use crate::message::{Origin, Role};
+use crate::store::{Dealt, Device, Online};
+
+/// The record of `devices`, as `connect.lua` writes it. Keys that this version does not know are
+/// kept by the scripts and ignored here.
+#[derive(Deserialize)]
+struct DeviceRecord {
+    role: Role,
+    #[serde(default)]
+    groups: Vec<Name>,
+    #[serde(default)]
+    user: Option<Name>,
+    #[serde(default)]
+    meta: Option<Box<str>>,
+    first_seen: u64,
+    last_seen: u64,
+    registered_at: MessageId,
+}
+
+/// A registered device, from its fields in `devices` and `cursors`.
+pub fn device(device: DeviceId, record: &[u8], cursor: Option<&str>) -> Option<Device> {
+    let record: DeviceRecord = rmp_serde::from_slice(record).ok()?;
+    Some(Device {
+        device,
+        role: record.role,
+        groups: record.groups,
+        user: record.user,
+        meta: record.meta,
+        first_seen_ms: record.first_seen,
+        last_seen_ms: record.last_seen,
+        registered_at: record.registered_at,
+        cursor: cursor.map_or(Some(MessageId::ZERO), |cursor| cursor.parse().ok())?,
+    })
+}
+
+/// A connected device, from its field in `online`.
+pub fn online(device: DeviceId, presence: &str) -> Option<Online> {
+    let mut parts = presence.split('\n');
+    let conn: ConnId = parts.next()?.parse().ok()?;
+    let node: NodeId = parts.next()?.parse().ok()?;
+    let since_ms = parts.next()?.parse().ok()?;
+    let role = role(parts.next()?)?;
+    Some(Online {
+        device,
+        role,
+        conn,
+        node,
+        since_ms,
+    })
+}
+
+/// Who dealt with a message, as `status` holds it.
+pub fn origin_text(origin: &Origin) -> String {
+    match origin {
+        Origin::Device { device, role } => format!("d\n{device}\n{}", role.as_str()),
+        Origin::Api { name } => format!("a\n{name}"),
+    }
+}
+
+/// Reads what [`origin_text`] wrote.
+pub fn origin(text: &str) -> Option<Origin> {
+    let mut parts = text.split('\n');
+    let origin = match (parts.next()?, parts.next()?, parts.next()) {
+        ("d", device, Some(role_text)) => Origin::Device {
+            device: device.parse().ok()?,
+            role: role(role_text)?,
+        },
+        ("a", name, None) => Origin::Api {
+            name: name.parse().ok()?,
+        },
+        _ => return None,
+    };
+    parts.next().is_none().then_some(origin)
+}
+
+/// A status, from its field in `status`.
+pub fn dealt(text: &str) -> Option<Dealt> {
+    let mut parts = text.splitn(3, '\n');
+    let (status, _entry, by) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(Dealt {
+        status: status.parse().ok()?,
+        by: origin(by)?,
+    })
+}
+
+/// The devices of a field in `expired`.
+pub fn unseen_by(text: &str) -> Option<Vec<DeviceId>> {
+    text.split('\n').map(|device| device.parse().ok()).collect()
+}
+
+fn role(text: &str) -> Option<Role> {
+    [Role::Main, Role::Sub].into_iter().find(|role| role.as_str() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_survives_its_text() {
+        for by in [
+            Origin::Device {
+                device: "店 1".parse().unwrap(),
+                role: Role::Main,
+            },
+            Origin::Device {
+                device: "a".parse().unwrap(),
+                role: Role::Sub,
+            },
+            Origin::Api {
+                name: "pos".parse().unwrap(),
+            },
+        ] {
+            assert_eq!(origin(&origin_text(&by)), Some(by.clone()));
+            let field = format!("done\n5-0\n{}", origin_text(&by));
+            assert_eq!(
+                dealt(&field),
+                Some(Dealt {
+                    status: "done".parse().unwrap(),
+                    by
+                })
+            );
+        }
+        for bad in ["", "d", "d\na", "d\na\nboss", "a\nx\ny", "z\nx"] {
+            assert_eq!(origin(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_presence_is_read_and_a_broken_one_is_none() {
+        let read = online("d".parse().unwrap(), "n.1\nn\n17\nsub").unwrap();
+        assert_eq!(
+            (read.conn.as_str(), read.node.as_str(), read.since_ms, read.role),
+            ("n.1", "n", 17, Role::Sub)
+        );
+        assert_eq!(online("d".parse().unwrap(), "n.1\nn\nx\nsub"), None);
+    }
+}

@@ -1,0 +1,169 @@
+//! The names of keys and channels: the only place that spells them.
+//!
+//! Owns the prefix and the hash tag. Never talks to Redis. All keys of a shop, and its channel,
+//! share the tag `{shop}`, so that one script touches one slot of a cluster. A shop's id holds no
+//! braces, so its tag is the whole of it. Called by [`super`] and [`super::subscriptions`].
+
+use crate::ids::{NodeId, OnceKey, ShopId};
+
+/// Spells names under one prefix.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    prefix: Box<str>,
+}
+
+impl Keys {
+    pub fn new(prefix: &str) -> Keys {
+        Keys { prefix: prefix.into() }
+    }
+
+    /// The keys of a shop.
+    pub fn shop(&self, shop: &ShopId) -> ShopKeys {
+        ShopKeys {
+            stem: self.channel(shop),
+        }
+    }
+
+    /// The sharded channel of a shop.
+    pub fn channel(&self, shop: &ShopId) -> String {
+        format!("{}{{{shop}}}", self.prefix)
+    }
+
+    /// The shop whose channel this is.
+    pub fn shop_of(&self, channel: &str) -> Option<ShopId> {
+        channel
+            .strip_prefix(&*self.prefix)?
+            .strip_prefix('{')?
+            .strip_suffix('}')?
+            .parse()
+            .ok()
+    }
+
+    /// The sharded channel on which a node hears itself. No shop's: a shop's ends with its tag.
+    pub fn probe(&self, node: &NodeId) -> String {
+        format!("{}{{probe-{node}}}:probe", self.prefix)
+    }
+
+    /// Hash: node → its last beat.
+    pub fn nodes(&self) -> String {
+        format!("{}nodes", self.prefix)
+    }
+
+    /// Set: every shop ever seen.
+    pub fn shops(&self) -> String {
+        format!("{}shops", self.prefix)
+    }
+
+    /// String: the node that has a task.
+    pub fn claim(&self, task: &str) -> String {
+        format!("{}claim:{task}", self.prefix)
+    }
+}
+
+/// Spells the keys of one shop.
+#[derive(Debug, Clone)]
+pub struct ShopKeys {
+    stem: String,
+}
+
+impl ShopKeys {
+    /// The sharded channel of the shop.
+    pub fn channel(&self) -> String {
+        self.stem.clone()
+    }
+
+    /// Stream: the entries.
+    pub fn log(&self) -> String {
+        self.named("log")
+    }
+
+    /// String: the id of the newest entry.
+    pub fn head(&self) -> String {
+        self.named("head")
+    }
+
+    /// Hash: device → record.
+    pub fn devices(&self) -> String {
+        self.named("devices")
+    }
+
+    /// Set: the registered mains.
+    pub fn mains(&self) -> String {
+        self.named("mains")
+    }
+
+    /// Hash: device → newest id proven received.
+    pub fn cursors(&self) -> String {
+        self.named("cursors")
+    }
+
+    /// Hash: device → its connection.
+    pub fn online(&self) -> String {
+        self.named("online")
+    }
+
+    /// Hash: message id → business status.
+    pub fn status(&self) -> String {
+        self.named("status")
+    }
+
+    /// Hash: message id → devices it expired for unseen.
+    pub fn expired(&self) -> String {
+        self.named("expired")
+    }
+
+    /// Hash: device → attributes.
+    pub fn attrs(&self) -> String {
+        self.named("attrs")
+    }
+
+    /// String: the message id stored under an idempotency key.
+    pub fn once(&self, key: &OnceKey) -> String {
+        format!("{}:once:{}", self.stem, key.as_str())
+    }
+
+    fn named(&self, name: &str) -> String {
+        format!("{}:{name}", self.stem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_that_operators_know() {
+        let keys = Keys::new("sr:");
+        let shop = keys.shop(&"s 1".parse().unwrap());
+        let once: OnceKey = "k{1}".to_owned().try_into().unwrap();
+        let spelled = [
+            (shop.channel(), "sr:{s 1}"),
+            (shop.log(), "sr:{s 1}:log"),
+            (shop.head(), "sr:{s 1}:head"),
+            (shop.devices(), "sr:{s 1}:devices"),
+            (shop.mains(), "sr:{s 1}:mains"),
+            (shop.cursors(), "sr:{s 1}:cursors"),
+            (shop.online(), "sr:{s 1}:online"),
+            (shop.status(), "sr:{s 1}:status"),
+            (shop.expired(), "sr:{s 1}:expired"),
+            (shop.attrs(), "sr:{s 1}:attrs"),
+            (shop.once(&once), "sr:{s 1}:once:k{1}"),
+            (keys.probe(&"n-1".parse().unwrap()), "sr:{probe-n-1}:probe"),
+            (keys.nodes(), "sr:nodes"),
+            (keys.shops(), "sr:shops"),
+            (keys.claim("trim"), "sr:claim:trim"),
+        ];
+        for (spelled, expected) in spelled {
+            assert_eq!(spelled, expected);
+        }
+    }
+
+    #[test]
+    fn a_channel_leads_back_to_its_shop_and_a_probe_to_none() {
+        let keys = Keys::new("other:");
+        let shop: ShopId = "probe-n".parse().unwrap();
+        assert_eq!(keys.shop_of(&keys.channel(&shop)), Some(shop));
+        assert_eq!(keys.shop_of(&keys.probe(&"n".parse().unwrap())), None);
+        assert_eq!(keys.shop_of("sr:{a}"), None);
+    }
+}

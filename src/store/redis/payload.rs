@@ -1,0 +1,178 @@
+//! What travels on a shop's channel: the layout of the feed's events.
+//!
+//! One leading byte says what it is, then come ids, which hold no blank and no newline, and the
+//! bytes of a record go to the end, so that a script builds it by joining and nothing is escaped:
+//!
+//! | event | layout |
+//! | --- | --- |
+//! | entry, by `publish.lua` and `set_status.lua` | `E<prev> <id> <publisher>\n<record>` |
+//! | takeover, by `connect.lua` | `C<conn>\n<device>` |
+//! | signal | `S<publisher>\n<record>` |
+//! | receipt | `R<record>` |
+//!
+//! Never talks to Redis. Called by [`super::feed`] and [`super`].
+
+use crate::ids::{IdError, ShopId};
+use crate::store::record::{self, RecordError};
+use crate::store::{FeedEvent, Stored};
+
+/// A payload that is none.
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    #[error("the event has a layout that this version does not know")]
+    Layout,
+    #[error("the event names something that is no id")]
+    Id(#[from] IdError),
+    #[error("the event's record cannot be read")]
+    Record(#[from] RecordError),
+}
+
+/// A signal of a node, given the signal's record.
+pub fn signal(publisher: &str, record: &[u8]) -> Vec<u8> {
+    [b"S", publisher.as_bytes(), b"\n", record].concat()
+}
+
+/// A receipt, given its record.
+pub fn receipt(record: &[u8]) -> Vec<u8> {
+    [b"R", record].concat()
+}
+
+/// The event of a payload on a shop's channel.
+///
+/// # Errors
+/// [`PayloadError`], also for an event of a later version that this one does not know.
+pub fn parse(shop: ShopId, payload: &[u8]) -> Result<FeedEvent, PayloadError> {
+    let (kind, rest) = payload.split_first().ok_or(PayloadError::Layout)?;
+    match kind {
+        b'E' => {
+            let (ids, record) = split_line(rest)?;
+            let mut ids = ids.split(' ');
+            let (Some(prev), Some(id), Some(publisher), None) = (ids.next(), ids.next(), ids.next(), ids.next()) else {
+                return Err(PayloadError::Layout);
+            };
+            let entry = record::decode_entry(record)?;
+            let stored = Stored {
+                id: id.parse()?,
+                entry,
+                dealt: None,
+                unseen_by: Vec::new(),
+            };
+            Ok(FeedEvent::Entry {
+                shop,
+                prev: prev.parse()?,
+                stored,
+                publisher: Some(publisher.parse()?),
+            })
+        }
+        b'S' => {
+            let (publisher, record) = split_line(rest)?;
+            let signal = record::decode_signal(record)?;
+            Ok(FeedEvent::Signal {
+                shop,
+                signal,
+                publisher: Some(publisher.parse()?),
+            })
+        }
+        b'R' => Ok(FeedEvent::Receipt {
+            shop,
+            receipt: record::decode_receipt(rest)?,
+        }),
+        b'C' => {
+            let (conn, device) = split_line(rest)?;
+            let device = std::str::from_utf8(device).map_err(|_| PayloadError::Layout)?;
+            Ok(FeedEvent::Replaced {
+                shop,
+                device: device.parse()?,
+                conn: conn.parse()?,
+            })
+        }
+        _ => Err(PayloadError::Layout),
+    }
+}
+
+/// The text before the first newline, and the bytes after it.
+fn split_line(bytes: &[u8]) -> Result<(&str, &[u8]), PayloadError> {
+    let end = bytes
+        .iter()
+        .position(|&byte| byte == b'\n')
+        .ok_or(PayloadError::Layout)?;
+    let (line, rest) = bytes.split_at_checked(end).ok_or(PayloadError::Layout)?;
+    let line = std::str::from_utf8(line).map_err(|_| PayloadError::Layout)?;
+    Ok((line, rest.get(1..).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::MessageId;
+    use crate::message::{Origin, StatusChange};
+    use crate::store::Receipt;
+
+    fn shop() -> ShopId {
+        "s".parse().unwrap()
+    }
+
+    #[test]
+    fn an_entry_is_read_whatever_bytes_its_record_holds() {
+        let change = StatusChange {
+            message: MessageId { ms: 10, n: 10 },
+            status: "a b".parse().unwrap(),
+            by: Origin::Api {
+                name: "x".parse().unwrap(),
+            },
+            sender: None,
+        };
+        let record = record::encode_status(&change).unwrap();
+        assert!(record.contains(&b'\n'), "the record is to hold the separator");
+        let payload = [b"E0-0 5-1 node-1\n", &record[..]].concat();
+        let FeedEvent::Entry {
+            prev,
+            stored,
+            publisher,
+            ..
+        } = parse(shop(), &payload).unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!((prev, stored.id), (MessageId::ZERO, MessageId { ms: 5, n: 1 }));
+        assert_eq!(publisher.unwrap().as_str(), "node-1");
+        assert!(matches!(stored.entry, crate::message::Entry::Status(read) if read == change));
+    }
+
+    #[test]
+    fn a_takeover_and_a_receipt_are_read() {
+        let FeedEvent::Replaced { device, conn, .. } = parse(shop(), "Cnode.1\n店 1".as_bytes()).unwrap() else {
+            panic!()
+        };
+        assert_eq!((device.as_str(), conn.as_str()), ("店 1", "node.1"));
+        let sent = Receipt {
+            sender: "a".parse().unwrap(),
+            message: MessageId { ms: 1, n: 0 },
+            device: "b".parse().unwrap(),
+            at_ms: 2,
+        };
+        let payload = receipt(&record::encode_receipt(&sent).unwrap());
+        let FeedEvent::Receipt { receipt, .. } = parse(shop(), &payload).unwrap() else {
+            panic!()
+        };
+        assert_eq!(receipt, sent);
+    }
+
+    #[test]
+    fn what_is_no_event_is_an_error_and_no_panic() {
+        for bad in [
+            &b""[..],
+            b"E",
+            b"E0-0 1-0\n",
+            b"E0-0 1-0 n m\n",
+            b"E0-0 x n\n\x80",
+            b"Snode",
+            b"Snode\n\xc1",
+            b"Cn",
+            b"Zx",
+            b"R",
+        ] {
+            assert!(parse(shop(), bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The scripts of `lua/`, each behind one typed function.
+//!
+//! Owns how arguments become strings and how replies become outcomes; the contract of each script is
+//! its header. Never spells a key: they come from [`super::keys`]. Called by [`super`].
+
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::interfaces::{ClientLike, LuaInterface};
+use fred::types::Value;
+use sha1::{Digest, Sha1};
+
+use crate::ids::{DeviceId, MessageId, NodeId};
+use crate::store::redis::hashes;
+use crate::store::redis::keys::ShopKeys;
+use crate::store::redis::reply::{self, Reply, store_error};
+use crate::store::{
+    Beat, Connect, Connected, Mark, Marked, NodeReport, PageLimit, Published, SetStatus, StatusSet, StoreError,
+};
+
+/// Marks of one call of the script.
+pub const MARKS_MAX: usize = 100;
+/// Entries of one page, whatever the caller asks for.
+pub const PAGE_ENTRIES_MAX: usize = 1000;
+/// Entries of one call of trim, so that it does not hold up everyone else.
+pub const TRIM_ENTRIES_MAX: usize = 1000;
+
+/// A script, and the digest that Redis knows it by.
+struct Script {
+    name: &'static str,
+    text: &'static str,
+    digest: String,
+}
+
+impl Script {
+    fn new(name: &'static str, text: &'static str) -> Script {
+        let digest = Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+        Script { name, text, digest }
+    }
+
+    async fn run(&self, client: &Client, keys: Vec<String>, args: Vec<Value>) -> Result<Reply, StoreError> {
+        ensure_up(client)?;
+        let answer = match client.evalsha(self.digest.as_str(), keys.clone(), args.clone()).await {
+            // It did not run, so running it now is no repeat; EVAL also makes it known.
+            Err(error) if reply::is_unknown_script(&error) => client.eval(self.text, keys, args).await,
+            answer => answer,
+        };
+        answer
+            .map(|value| Reply::new(self.name, value))
+            .map_err(|error| store_error(self.name, error))
+    }
+}
+
+/// Fails at once where the connection is known to be down: fred would wait for it.
+///
+/// # Errors
+/// [`StoreError::Unavailable`]
+pub fn ensure_up(client: &Client) -> Result<(), StoreError> {
+    if client.is_connected() {
+        return Ok(());
+    }
+    Err(StoreError::Unavailable(
+        "the connection to Redis is down; it is being made anew".into(),
+    ))
+}
+
+/// What a publish has to find registered.
+pub enum Audience<'a> {
+    Any,
+    AMain,
+    OneOf(&'a [DeviceId]),
+}
+
+/// The arguments of [`Scripts::publish`].
+pub struct PublishCall<'a> {
+    pub keys: &'a ShopKeys,
+    /// The key of the idempotency key, and how long it is kept.
+    pub once: Option<(String, Duration)>,
+    pub record: Vec<u8>,
+    pub publisher: &'a NodeId,
+    pub log_entries_max: u64,
+    pub audience: Audience<'a>,
+}
+
+/// What [`Scripts::read`] found.
+pub struct RawPage {
+    pub entries: Vec<RawEntry>,
+    pub is_end: bool,
+}
+
+/// An entry as Redis holds it; see `read.lua`.
+pub struct RawEntry {
+    pub id: MessageId,
+    pub record: Value,
+    pub status: Value,
+    pub expired: Value,
+}
+
+/// Every script, and the connections they run on.
+pub struct Scripts {
+    commands: Client,
+    reads: Client,
+    publish: Script,
+    mark_delivered: Script,
+    connect: Script,
+    disconnect: Script,
+    set_status: Script,
+    read: Script,
+    trim: Script,
+    forget: Script,
+    beat: Script,
+    claim: Script,
+}
+
+impl Scripts {
+    pub fn new(commands: Client, reads: Client) -> Scripts {
+        Scripts {
+            commands,
+            reads,
+            publish: Script::new("publish", include_str!("../../../lua/publish.lua")),
+            mark_delivered: Script::new("mark_delivered", include_str!("../../../lua/mark_delivered.lua")),
+            connect: Script::new("connect", include_str!("../../../lua/connect.lua")),
+            disconnect: Script::new("disconnect", include_str!("../../../lua/disconnect.lua")),
+            set_status: Script::new("set_status", include_str!("../../../lua/set_status.lua")),
+            read: Script::new("read", include_str!("../../../lua/read.lua")),
+            trim: Script::new("trim", include_str!("../../../lua/trim.lua")),
+            forget: Script::new("forget", include_str!("../../../lua/forget.lua")),
+            beat: Script::new("beat", include_str!("../../../lua/beat.lua")),
+            claim: Script::new("claim", include_str!("../../../lua/claim.lua")),
+        }
+    }
+
+    /// `publish.lua`
+    pub async fn publish(&self, call: PublishCall<'_>) -> Result<Published, StoreError> {
+        let shop = call.keys;
+        let mut keys = vec![shop.log(), shop.head(), shop.channel(), shop.mains(), shop.devices()];
+        let mut once_ms = 0;
+        if let Some((key, kept)) = call.once {
+            keys.push(key);
+            once_ms = kept.as_millis().max(1) as u64;
+        }
+        let (check, devices) = match call.audience {
+            Audience::Any => ("-", &[][..]),
+            Audience::AMain => ("m", &[][..]),
+            Audience::OneOf(devices) => ("d", devices),
+        };
+        let mut args: Vec<Value> = Vec::with_capacity(5 + devices.len());
+        args.push(Value::Bytes(call.record.into()));
+        args.push(call.publisher.as_str().into());
+        args.push(number(call.log_entries_max));
+        args.push(number(once_ms));
+        args.push(check.into());
+        args.extend(devices.iter().map(|device| Value::from(device.as_str())));
+        let mut reply = self.publish.run(&self.commands, keys, args).await?;
+        match reply.number()? {
+            0 => Ok(Published::Stored(reply.parsed()?)),
+            1 => Ok(Published::Duplicate(reply.parsed()?)),
+            2 => Ok(Published::NoMainDevice),
+            3 => Ok(Published::NoSuchDevice),
+            4 => Ok(Published::BacklogFull),
+            code => Err(reply.unknown(code)),
+        }
+    }
+
+    /// `mark_delivered.lua`, for at most [`MARKS_MAX`] marks.
+    pub async fn mark_delivered(&self, shop: &ShopKeys, marks: &[Mark]) -> Result<Vec<Marked>, StoreError> {
+        let mut args: Vec<Value> = Vec::with_capacity(marks.len() * 3);
+        for mark in marks {
+            let expired: Vec<String> = mark.expired.iter().map(MessageId::to_string).collect();
+            args.extend([
+                mark.device.as_str().into(),
+                mark.through.to_string().into(),
+                expired.join(",").into(),
+            ]);
+        }
+        let keys = vec![shop.cursors(), shop.expired()];
+        let mut reply = self.mark_delivered.run(&self.commands, keys, args).await?;
+        let outcome = |from: Option<MessageId>| from.map_or(Marked::Before, |from| Marked::Advanced { from });
+        marks.iter().map(|_| reply.parsed_or_nil().map(outcome)).collect()
+    }
+
+    /// `connect.lua`
+    pub async fn connect(&self, shop: &ShopKeys, connect: &Connect) -> Result<Connected, StoreError> {
+        let keys = vec![
+            shop.devices(),
+            shop.mains(),
+            shop.cursors(),
+            shop.online(),
+            shop.head(),
+            shop.channel(),
+        ];
+        let args = vec![
+            connect.device.as_str().into(),
+            connect.role.as_str().into(),
+            connect.conn.as_str().into(),
+            connect.node.as_str().into(),
+            connect.meta.as_deref().unwrap_or_default().into(),
+        ];
+        let mut reply = self.connect.run(&self.commands, keys, args).await?;
+        let (cursor, head) = (reply.parsed()?, reply.parsed()?);
+        let (replaced, user) = (reply.parsed_or_nil()?, reply.parsed_or_nil()?);
+        let mut groups = Vec::new();
+        while !reply.is_empty() {
+            groups.push(reply.parsed()?);
+        }
+        Ok(Connected {
+            cursor,
+            head,
+            replaced,
+            groups,
+            user,
+        })
+    }
+
+    /// `disconnect.lua`
+    pub async fn disconnect(&self, shop: &ShopKeys, device: &str, conn: &str) -> Result<bool, StoreError> {
+        let keys = vec![shop.devices(), shop.online()];
+        let reply = self
+            .disconnect
+            .run(&self.commands, keys, vec![device.into(), conn.into()])
+            .await?;
+        yes_or_no(reply)
+    }
+
+    /// `set_status.lua`, given the record of the entry that tells the others.
+    pub async fn set_status(
+        &self,
+        shop: &ShopKeys,
+        change: &SetStatus,
+        record: Vec<u8>,
+        publisher: &NodeId,
+    ) -> Result<StatusSet, StoreError> {
+        let keys = vec![shop.log(), shop.head(), shop.status(), shop.channel()];
+        let args = vec![
+            change.message.to_string().into(),
+            change.status.as_str().into(),
+            change.expect.as_ref().map_or("", |expect| expect.as_str()).into(),
+            hashes::origin_text(&change.by).into(),
+            change.initial.as_str().into(),
+            Value::Bytes(record.into()),
+            publisher.as_str().into(),
+        ];
+        let mut reply = self.set_status.run(&self.commands, keys, args).await?;
+        match reply.number()? {
+            0 => Ok(StatusSet::Set(reply.parsed()?)),
+            1 => Ok(StatusSet::Unchanged),
+            2 => {
+                let status = reply.parsed()?;
+                let by = match reply.value()? {
+                    Value::Null => None,
+                    by => Some(
+                        reply::text(&by)
+                            .and_then(hashes::origin)
+                            .ok_or_else(|| reply.nonsense(&by))?,
+                    ),
+                };
+                Ok(StatusSet::Conflict { status, by })
+            }
+            3 => Ok(StatusSet::NotFound),
+            code => Err(reply.unknown(code)),
+        }
+    }
+
+    /// `read.lua`
+    pub async fn read(&self, shop: &ShopKeys, after: MessageId, limit: PageLimit) -> Result<RawPage, StoreError> {
+        let keys = vec![shop.log(), shop.status(), shop.expired()];
+        let entries_max = limit.entries.clamp(1, PAGE_ENTRIES_MAX) as u64;
+        let args = vec![
+            after.to_string().into(),
+            number(entries_max),
+            number(limit.bytes as u64),
+        ];
+        let mut reply = self.read.run(&self.reads, keys, args).await?;
+        let is_end = match reply.number()? {
+            0 => false,
+            1 => true,
+            code => return Err(reply.unknown(code)),
+        };
+        let mut entries = Vec::new();
+        while !reply.is_empty() {
+            let id = reply.parsed()?;
+            let (record, status, expired) = (reply.value()?, reply.value()?, reply.value()?);
+            entries.push(RawEntry {
+                id,
+                record,
+                status,
+                expired,
+            });
+        }
+        Ok(RawPage { entries, is_end })
+    }
+
+    /// `trim.lua`, for at most [`TRIM_ENTRIES_MAX`] entries.
+    pub async fn trim(&self, shop: &ShopKeys, through: MessageId, entries_max: usize) -> Result<usize, StoreError> {
+        let keys = vec![shop.log(), shop.status(), shop.expired()];
+        let args = vec![through.to_string().into(), number(entries_max as u64)];
+        let mut reply = self.trim.run(&self.commands, keys, args).await?;
+        let removed = reply.number()?;
+        usize::try_from(removed).map_err(|_| reply.unknown(removed))
+    }
+
+    /// `forget.lua`
+    pub async fn forget(&self, shop: &ShopKeys, device: &str, seen_before_ms: u64) -> Result<bool, StoreError> {
+        let keys = vec![
+            shop.devices(),
+            shop.mains(),
+            shop.cursors(),
+            shop.online(),
+            shop.attrs(),
+        ];
+        let reply = self
+            .forget
+            .run(&self.commands, keys, vec![device.into(), number(seen_before_ms)])
+            .await?;
+        yes_or_no(reply)
+    }
+
+    /// `beat.lua`
+    pub async fn beat(&self, nodes: String, node: &NodeId, report: &NodeReport) -> Result<Vec<Beat>, StoreError> {
+        let version = env!("CARGO_PKG_VERSION");
+        let args = vec![
+            node.as_str().into(),
+            number(report.sessions),
+            number(report.rooms),
+            version.into(),
+        ];
+        let mut reply = self.beat.run(&self.commands, vec![nodes], args).await?;
+        let now_ms: u64 = reply.parsed()?;
+        let mut beats = Vec::new();
+        while !reply.is_empty() {
+            let (node, at_ms) = (reply.parsed()?, reply.parsed()?);
+            beats.push(Beat {
+                node,
+                at_ms,
+                age: Duration::from_millis(now_ms.saturating_sub(at_ms)),
+            });
+        }
+        Ok(beats)
+    }
+
+    /// `claim.lua`
+    pub async fn claim(&self, lease_key: String, node: &NodeId, lease: Duration) -> Result<bool, StoreError> {
+        let args = vec![node.as_str().into(), number(lease.as_millis().max(1) as u64)];
+        yes_or_no(self.claim.run(&self.commands, vec![lease_key], args).await?)
+    }
+}
+
+/// A number as an argument: exact, where fred's own numbers have a sign.
+fn number(number: u64) -> Value {
+    number.to_string().into()
+}
+
+fn yes_or_no(mut reply: Reply) -> Result<bool, StoreError> {
+    match reply.number()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        code => Err(reply.unknown(code)),
+    }
+}
