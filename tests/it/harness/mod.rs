@@ -62,6 +62,12 @@ pub fn unique(what: &str) -> String {
     format!("{what}-{:x}-{count:x}-{:08x}", std::process::id(), rand::random::<u32>())
 }
 
+/// The wall clock, in milliseconds since 1970.
+pub fn unix_ms() -> u64 {
+    let age = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    age.expect("the clock is past 1970").as_millis() as u64
+}
+
 /// A store prefix of this test's own.
 pub fn unique_prefix() -> String {
     format!("{}:", unique("t"))
