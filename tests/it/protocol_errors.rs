@@ -119,7 +119,17 @@ async fn a_login_with_a_bad_field_is_a_bad_request_and_may_be_tried_again() {
     };
     for field in ["shop", "device"] {
         let long = "x".repeat(65);
-        for bad in [json!(""), json!(long), json!("a\nb"), json!("a\u{7f}"), json!("a\u{85}"), json!("{"), json!("}"), json!(12), json!(null)] {
+        for bad in [
+            json!(""),
+            json!(long),
+            json!("a\nb"),
+            json!("a\u{7f}"),
+            json!("a\u{85}"),
+            json!("{"),
+            json!("}"),
+            json!(12),
+            json!(null),
+        ] {
             device.refused("login", with(field, bad), "bad_request").await;
         }
         let mut missing = good.clone();

@@ -50,10 +50,8 @@ async fn a_pong_is_an_acknowledgement(world: &mut World) {
     assert_eq!(String::from_utf8_lossy(&ping), id, "the payload is the newest message's id");
     assert_eq!(sub.expect("receipt").await["message"], id.as_str());
     drop(main);
-    eventually(SOON, "the cursor to be at the message", async || {
-        till.on(&world.url(1)).await.welcome["cursor"] == id.as_str()
-    })
-    .await;
+    eventually(SOON, "the cursor to be at the message", async || till.on(&world.url(1)).await.welcome["cursor"] == id.as_str())
+        .await;
 }
 
 #[tokio::test]
@@ -142,7 +140,8 @@ async fn who_does_not_acknowledge_in_time_is_closed_with_4003_and_gets_it_again(
     let mut main = till.on(&world.url(0)).await;
     assert_eq!(main.take(1).await, [Id::of(&second)]);
     main.expect_nothing().await;
-    eventually(SOON, "both to be counted, each once", async || world.metric("shoprelay_messages_delivered_total").await == 2.0).await;
+    eventually(SOON, "both to be counted, each once", async || world.metric("shoprelay_messages_delivered_total").await == 2.0)
+        .await;
 }
 
 #[tokio::test]

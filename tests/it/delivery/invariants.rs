@@ -37,7 +37,8 @@ async fn nothing_skipped(world: &mut World) {
         Recorder::logged_in(Login::main(&shop, "till-0"), &urls, 0).await,
         Recorder::logged_in(Login::main(&shop, "till-1"), &urls, 1).await,
     ];
-    let publish = |n: usize| Publisher::start(Login::sub(&shop, &format!("hand-{n}")), &urls, 100, Duration::ZERO, json!({"type": "add"}));
+    let publish =
+        |n: usize| Publisher::start(Login::sub(&shop, &format!("hand-{n}")), &urls, 100, Duration::ZERO, json!({"type": "add"}));
     let publishers: Vec<Publisher> = (0..3).map(publish).collect();
     // One comes and goes all the time, the other is away for half of it.
     mains[1].go_offline();
@@ -148,10 +149,7 @@ async fn one_connection_per_device(world: &mut World) {
 async fn a_retry_is_not_a_second_message(world: &mut World) {
     let shop = unique("shop");
     let mut main = Login::main(&shop, "till").on(&world.url(0)).await;
-    let mut subs = [
-        Login::sub(&shop, "hand-0").on(&world.url(0)).await,
-        Login::sub(&shop, "hand-1").on(&world.url(1)).await,
-    ];
+    let mut subs = [Login::sub(&shop, "hand-0").on(&world.url(0)).await, Login::sub(&shop, "hand-1").on(&world.url(1)).await];
     let notify = json!({"op": "notify", "type": "add", "key": unique("key")});
     let mut answers = Vec::new();
     for sub in &mut subs {
@@ -209,9 +207,7 @@ async fn refuses_when_the_log_is_full(world: &World) {
     let came: BTreeSet<Id> = main.take(accepted.len()).await.into_iter().collect();
     assert_eq!(came, accepted);
     // What everyone is past makes room.
-    eventually(SOON, "room in the log", async || {
-        sub.request(json!({"op": "notify", "type": "add"})).await["op"] == "accepted"
-    })
-    .await;
+    eventually(SOON, "room in the log", async || sub.request(json!({"op": "notify", "type": "add"})).await["op"] == "accepted")
+        .await;
     assert!(matches!(main.event_within(SOON).await, Some(Event::Op(op)) if op["op"] == "message"));
 }

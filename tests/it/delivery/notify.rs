@@ -9,10 +9,7 @@ on_one_and_two_nodes!(a_receipt_comes_for_each_device_that_proves_it, a_key_is_t
 
 async fn a_receipt_comes_for_each_device_that_proves_it(world: &mut World) {
     let shop = unique("shop");
-    let mut mains = [
-        Login::main(&shop, "till-0").on(&world.url(0)).await,
-        Login::main(&shop, "till-1").on(&world.url(1)).await,
-    ];
+    let mut mains = [Login::main(&shop, "till-0").on(&world.url(0)).await, Login::main(&shop, "till-1").on(&world.url(1)).await];
     let mut sub = Login::sub(&shop, "hand").on(&world.url(1)).await;
     let silent = sub.notify(json!({"type": "add"})).await;
     let id = sub.notify(json!({"type": "add", "receipt": true})).await;
@@ -36,6 +33,7 @@ async fn a_key_is_the_shops_and_not_the_senders(world: &mut World) {
     let mut first = Login::sub(&shop, "hand-0").on(&world.url(0)).await;
     let mut second = Login::sub(&shop, "hand-1").on(&world.url(1)).await;
     let id = first.notify(json!({"type": "a", "key": "k"})).await;
+    assert_eq!(main.expect("message").await["type"], "a");
     let answer = second.request(json!({"op": "notify", "type": "b", "data": "another", "key": "k"})).await;
     assert_eq!((&answer["op"], &answer["id"], &answer["duplicate"]), (&json!("accepted"), &json!(id), &json!(true)));
     let other = unique("other");
@@ -48,7 +46,6 @@ async fn a_key_is_the_shops_and_not_the_senders(world: &mut World) {
         let answer = first.request(json!({"op": "notify", "type": "s", "durable": false, "key": "k"})).await;
         assert_eq!((&answer["id"], &answer["duplicate"]), (&Value::Null, &json!(false)), "{answer}");
     }
-    assert_eq!(main.expect("message").await["type"], "a");
     assert_eq!(main.expect("signal").await["type"], "s");
     assert_eq!(main.expect("signal").await["type"], "s");
     main.expect_nothing().await;
@@ -148,7 +145,8 @@ async fn the_fields_of_a_notify_are_bounded() {
     for fields in bad {
         sub.refused("notify", fields, "bad_request").await;
     }
-    let most = json!({"type": "x".repeat(64), "table": "店".repeat(21), "status": "new", "key": "k".repeat(128), "ttl_s": 604_800});
+    let most =
+        json!({"type": "x".repeat(64), "table": "店".repeat(21), "status": "new", "key": "k".repeat(128), "ttl_s": 604_800});
     let id = sub.notify(most).await;
     let message = main.expect("message").await;
     assert_eq!((&message["id"], &message["status"]), (&json!(id), &json!("new")));

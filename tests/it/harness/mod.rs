@@ -20,11 +20,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub use device::{Device, Event, Login};
-pub use node::{Metrics, NodeOptions, NodeProcess};
+pub use node::{NodeOptions, NodeProcess};
 pub use proxy::RedisProxy;
 pub use publisher::Publisher;
 pub use raw::{Frame, RawSocket};
-pub use recorder::{Record, Recorder, Urls};
+pub use recorder::{Recorder, Urls};
 pub use wire::{Encoding, Id, id_of};
 
 use crate::redis_server::RedisServer;

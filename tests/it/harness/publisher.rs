@@ -23,7 +23,7 @@ impl Publisher {
     /// Publishes `count` messages of these fields, `pace` apart at least.
     pub fn start(login: Login, urls: &Urls, count: usize, pace: Duration, fields: Value) -> Publisher {
         let accepted = Arc::new(Mutex::new(Vec::new()));
-        let publish = Publish { login, urls: urls.clone(), attempt: 0, device: None };
+        let publish = Publish { login, urls: urls.clone(), attempt: usize::from(rand::random::<u8>()), device: None };
         Publisher { accepted: accepted.clone(), task: tokio::spawn(publish.run(count, pace, fields, accepted)) }
     }
 

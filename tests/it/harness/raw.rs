@@ -41,7 +41,8 @@ impl Frame {
 
     /// A message cut into fragments of this many bytes.
     pub fn fragments(message: &[u8], size: usize) -> Vec<Frame> {
-        let mut frames: Vec<Frame> = message.chunks(size).map(|part| Frame { fin: false, ..Frame::new(CONTINUATION, part) }).collect();
+        let mut frames: Vec<Frame> =
+            message.chunks(size).map(|part| Frame { fin: false, ..Frame::new(CONTINUATION, part) }).collect();
         if let Some(first) = frames.first_mut() {
             first.opcode = TEXT;
         }

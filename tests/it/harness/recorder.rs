@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::device::{Device, Event, Login};
-use super::wire::{Id, id_of};
 use super::eventually;
+use super::wire::{Id, id_of};
 
 /// The addresses of the nodes that can be tried, shared by all who connect: a node that comes back
 /// on another port is changed in one place.
@@ -192,12 +192,16 @@ impl Recorder {
 
     /// Goes away and stays away.
     pub fn go_offline(&self) {
-        self.wish.send_modify(|(wish, _)| *wish = Wish::Offline);
+        self.wish_for(Wish::Offline);
     }
 
     /// Comes back.
     pub fn come_back(&self) {
-        self.wish.send_modify(|(wish, _)| *wish = Wish::Online);
+        self.wish_for(Wish::Online);
+    }
+
+    fn wish_for(&self, new: Wish) {
+        self.wish.send_if_modified(|(wish, _)| std::mem::replace(wish, new) != new);
     }
 
     /// Ends it and gives what it was sent.
@@ -205,7 +209,7 @@ impl Recorder {
     /// # Panics
     /// Where the device itself met something that must not be.
     pub async fn stop(mut self) -> Record {
-        self.wish.send_modify(|(wish, _)| *wish = Wish::Stop);
+        self.wish_for(Wish::Stop);
         (&mut self.task).await.unwrap_or_else(|cause| panic!("{}: {cause}", self.name));
         self.record()
     }

@@ -40,7 +40,9 @@ impl Encoding {
     /// Where it is not of this encoding.
     pub fn read(self, frame: &Message) -> Result<Value, String> {
         match (self, frame) {
-            (Encoding::Json, Message::Text(text)) => serde_json::from_str(text.as_str()).map_err(|cause| format!("{cause}: {text}")),
+            (Encoding::Json, Message::Text(text)) => {
+                serde_json::from_str(text.as_str()).map_err(|cause| format!("{cause}: {text}"))
+            }
             (Encoding::MsgPack, Message::Binary(bytes)) => read_msgpack(bytes),
             _ => Err(format!("a frame of the wrong kind for {self:?}: {frame:?}")),
         }

@@ -158,10 +158,7 @@ async fn acks_do_not_count_towards_the_rate() {
 async fn a_shop_that_publishes_too_much_is_rate_limited_over_all_its_devices() {
     let world = World::with(2, &[("LIMITS_SHOP_PUBLISHES_PER_S", "10")]).await;
     let (shop, mut main) = shop_with_a_main(&world).await;
-    let mut subs = [
-        Login::sub(&shop, "hand-0").on(&world.url(0)).await,
-        Login::sub(&shop, "hand-1").on(&world.url(1)).await,
-    ];
+    let mut subs = [Login::sub(&shop, "hand-0").on(&world.url(0)).await, Login::sub(&shop, "hand-1").on(&world.url(1)).await];
     let (mut accepted, mut refused) = (0, 0);
     let mut n = 0;
     eventually(SOON, "a refusal on both nodes", async || {
