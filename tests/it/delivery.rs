@@ -1,0 +1,24 @@
+//! What a device is sent, and what it is never sent: whole nodes driven by fake devices.
+
+mod acks;
+mod audience;
+mod deal;
+mod encodings;
+mod groups;
+mod invariants;
+mod list;
+mod notify;
+mod presence;
+
+/// Runs each function, which takes a `World`, as a test on one node and as a test across two.
+macro_rules! on_one_and_two_nodes {
+    ($($name:ident),+ $(,)?) => {
+        mod on_one_node {
+            $(#[tokio::test] async fn $name() { super::$name(&mut crate::harness::World::start(1).await).await; })+
+        }
+        mod across_two_nodes {
+            $(#[tokio::test] async fn $name() { super::$name(&mut crate::harness::World::start(2).await).await; })+
+        }
+    };
+}
+pub(crate) use on_one_and_two_nodes;

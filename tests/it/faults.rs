@@ -1,0 +1,5 @@
+//! What must not be lost when something breaks: Redis, the way to it, a node.
+
+mod nodes;
+mod pushes;
+mod redis;

@@ -1,0 +1,148 @@
+//! What tests of whole nodes are driven with: real processes, fake devices, and a proxy that breaks
+//! the way to Redis.
+//!
+//! Owns nothing of the product and imports none of it: devices, ids and frames are written a second
+//! time here, from the contract, so that a mistake in the product is not made twice.
+
+#![allow(dead_code, reason = "each suite uses its own part of the harness")]
+
+pub mod device;
+pub mod http;
+pub mod node;
+pub mod proxy;
+pub mod publisher;
+pub mod raw;
+pub mod recorder;
+pub mod resp;
+pub mod wire;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+pub use device::{Device, Event, Login};
+pub use node::{NodeOptions, NodeProcess};
+pub use proxy::RedisProxy;
+pub use publisher::Publisher;
+pub use raw::{Frame, RawSocket};
+pub use recorder::{Recorder, Urls};
+pub use wire::{Encoding, Id, id_of};
+
+use crate::redis_server::RedisServer;
+
+/// How long a test waits for what should come at once.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// Asks again and again until the answer is yes.
+///
+/// # Panics
+/// At the deadline, saying what it waited for.
+pub async fn eventually(deadline: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    eventually_get(deadline, what, async || holds().await.then_some(())).await;
+}
+
+/// Asks again and again until there is an answer, and gives it.
+///
+/// # Panics
+/// At the deadline, saying what it waited for.
+pub async fn eventually_get<T>(deadline: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + deadline;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < end, "waited {deadline:?} for: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A name that no other test and no other run has, of at most 64 bytes.
+pub fn unique(what: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{what}-{:x}-{count:x}-{:08x}", std::process::id(), rand::random::<u32>())
+}
+
+/// The wall clock, in milliseconds since 1970.
+pub fn unix_ms() -> u64 {
+    let age = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    age.expect("the clock is past 1970").as_millis() as u64
+}
+
+/// A store prefix of this test's own.
+pub fn unique_prefix() -> String {
+    format!("{}:", unique("t"))
+}
+
+/// Two nodes on one Redis, with one prefix and the default settings.
+pub async fn two_nodes(redis: &RedisServer) -> [NodeProcess; 2] {
+    let options = NodeOptions::new(redis.url());
+    let (first, second) = tokio::join!(NodeProcess::start(&options), NodeProcess::start(&options));
+    [first, second]
+}
+
+/// A Redis and some nodes on it, for a test that does not care how many.
+pub struct World {
+    pub redis: RedisServer,
+    pub nodes: Vec<NodeProcess>,
+    pub options: NodeOptions,
+}
+
+impl World {
+    /// `count` nodes with the default settings.
+    pub async fn start(count: usize) -> World {
+        World::with(count, &[]).await
+    }
+
+    /// `count` nodes with these settings: `("LIMITS_WINDOW", "4")` is `SHOPRELAY_LIMITS_WINDOW=4`.
+    pub async fn with(count: usize, settings: &[(&str, &str)]) -> World {
+        let redis = RedisServer::start().await;
+        let mut options = NodeOptions::new(redis.url());
+        for (name, value) in settings {
+            options = options.set(name, value);
+        }
+        let mut nodes = Vec::new();
+        for _ in 0..count {
+            nodes.push(NodeProcess::start(&options).await);
+        }
+        World { redis, nodes, options }
+    }
+
+    /// Where the `n`th device connects: the nodes take turns.
+    pub fn url(&self, n: usize) -> String {
+        self.nodes[n % self.nodes.len()].ws_url()
+    }
+
+    /// All the nodes' addresses.
+    pub fn urls(&self) -> Urls {
+        Urls::new(self.nodes.iter().map(NodeProcess::ws_url))
+    }
+
+    /// The Redis key of a shop's log.
+    pub fn log_key(&self, shop: &str) -> String {
+        format!("{}{{{shop}}}:log", self.options.prefix)
+    }
+
+    /// A counter's sum over all nodes.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let mut sum = 0.0;
+        for node in &self.nodes {
+            sum += node.metrics().await.get(name);
+        }
+        sum
+    }
+
+    /// Whether every node still serves a device that has done nothing wrong.
+    ///
+    /// # Panics
+    /// Where one does not.
+    pub async fn assert_serves(&self) {
+        for node in &self.nodes {
+            let shop = unique("well");
+            let mut main = Login::main(&shop, "till").on(&node.ws_url()).await;
+            let mut sub = Login::sub(&shop, "hand").on(&node.ws_url()).await;
+            let id = sub.notify(serde_json::json!({"type": "still-there"})).await;
+            let message = main.expect("message").await;
+            assert_eq!(message["id"], id.as_str());
+        }
+    }
+}
