@@ -21,18 +21,26 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let text = error.to_string();
-            let line = text.lines().next().unwrap_or("error: wrong arguments").trim_start_matches("error: ");
+            let line = text
+                .lines()
+                .next()
+                .unwrap_or("error: wrong arguments")
+                .trim_start_matches("error: ");
             return fail(&format!("{line}; `shoprelay --help` lists what there is"));
         }
     };
     let Some(("serve", matches)) = matches.subcommand() else {
         return fail("say what to do; `shoprelay --help` lists what there is");
     };
-    let flags = SETTINGS.iter().filter(|setting| setting.kind != Kind::File).filter_map(|setting| {
-        let value = matches.try_get_one::<String>(setting.key).ok().flatten()?;
-        Some((setting.key, value.clone()))
-    });
-    let config = Layers::read(flags, std::env::vars()).and_then(|layers| Ok((layers.check()?, layers.unknown_variables)));
+    let flags = SETTINGS
+        .iter()
+        .filter(|setting| setting.kind != Kind::File)
+        .filter_map(|setting| {
+            let value = matches.try_get_one::<String>(setting.key).ok().flatten()?;
+            Some((setting.key, value.clone()))
+        });
+    let config =
+        Layers::read(flags, std::env::vars()).and_then(|layers| Ok((layers.check()?, layers.unknown_variables)));
     match config {
         Ok((config, unknown)) => serve(config, &unknown),
         Err(error) => fail(&error.to_string()),
@@ -40,17 +48,29 @@ fn main() -> ExitCode {
 }
 
 fn command() -> Command {
-    let serve = Command::new("serve").about("Run a node of the relay, until SIGTERM").args(
-        SETTINGS.iter().filter(|setting| setting.kind != Kind::File).map(|setting| {
-            let help = match setting.default {
-                "" => format!("{} [env: {}]", setting.help, setting.variable()),
-                default => format!("{} [env: {}] [default: {default}]", setting.help, setting.variable()),
-            };
-            let arg = Arg::new(setting.key).long(setting.flag()).help(help).hide(setting.kind == Kind::Later);
-            let is_switch = setting.kind == Kind::Switch || setting.default == "false";
-            if is_switch { arg.num_args(0..=1).require_equals(true).default_missing_value("true") } else { arg.action(ArgAction::Set) }
-        }),
-    );
+    let serve = Command::new("serve")
+        .about("Run a node of the relay, until SIGTERM")
+        .args(
+            SETTINGS
+                .iter()
+                .filter(|setting| setting.kind != Kind::File)
+                .map(|setting| {
+                    let help = match setting.default {
+                        "" => format!("{} [env: {}]", setting.help, setting.variable()),
+                        default => format!("{} [env: {}] [default: {default}]", setting.help, setting.variable()),
+                    };
+                    let arg = Arg::new(setting.key)
+                        .long(setting.flag())
+                        .help(help)
+                        .hide(setting.kind == Kind::Later);
+                    let is_switch = setting.kind == Kind::Switch || setting.default == "false";
+                    if is_switch {
+                        arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+                    } else {
+                        arg.action(ArgAction::Set)
+                    }
+                }),
+        );
     Command::new("shoprelay")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A push relay that gets every message of a shop's devices delivered, and proves it")
@@ -87,7 +107,9 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let store = config.store.redacted();
     let node = Node::start(config).await?;
     let addresses = node.addresses();
-    let shown = |address: Option<std::net::SocketAddr>| address.map_or_else(|| "none".to_owned(), |address| address.to_string());
+    let shown = |address: Option<std::net::SocketAddr>| {
+        address.map_or_else(|| "none".to_owned(), |address| address.to_string())
+    };
     info!(
         listen = shown(addresses.listen),
         api_listen = shown(addresses.api_listen),
@@ -108,7 +130,13 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
 
 fn log_to_stderr(filter: &str) -> Result<(), String> {
     use std::io::IsTerminal as _;
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
+    // A plain level is the relay's own; libraries would print what passes through them.
+    let directives = if filter.contains('=') {
+        filter.to_owned()
+    } else {
+        format!("warn,shoprelay={filter}")
+    };
+    let filter = EnvFilter::try_new(directives).map_err(|error| {
         let error = ConfigError::Value {
             key: "log",
             value: filter.to_owned(),
@@ -117,7 +145,13 @@ fn log_to_stderr(filter: &str) -> Result<(), String> {
         };
         error.to_string()
     })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() { log.init() } else { log.json().init() }
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        log.init()
+    } else {
+        log.json().init()
+    }
     Ok(())
 }

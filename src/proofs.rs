@@ -82,12 +82,19 @@ impl Pending {
 impl Proofs {
     /// Nothing waits yet.
     pub fn new(store: Arc<dyn Store>) -> Proofs {
-        Proofs { store, state: Mutex::default(), wake: Notify::new(), emptied: Notify::new() }
+        Proofs {
+            store,
+            state: Mutex::default(),
+            wake: Notify::new(),
+            emptied: Notify::new(),
+        }
     }
 
     /// A device proved receipt.
     pub fn proven(&self, shop: &ShopId, device: &DeviceId, proven: Proven) {
-        self.change(shop, |pending| pending.marks.entry(device.clone()).or_default().add(proven));
+        self.change(shop, |pending| {
+            pending.marks.entry(device.clone()).or_default().add(proven)
+        });
     }
 
     /// A connection ended: its presence goes once its proofs are written.
@@ -120,7 +127,9 @@ impl Proofs {
         let mut flushes = JoinSet::new();
         loop {
             while flushes.len() < FLUSHES_MAX {
-                let Some(shop) = self.state.lock().ready.pop_front() else { break };
+                let Some(shop) = self.state.lock().ready.pop_front() else {
+                    break;
+                };
                 let proofs = self.clone();
                 flushes.spawn(async move { proofs.flush(shop).await });
             }
@@ -145,8 +154,13 @@ impl Proofs {
     async fn flush(&self, shop: ShopId) {
         let (marks, departures) = {
             let mut state = self.state.lock();
-            let Some(pending) = state.shops.get_mut(&shop) else { return };
-            (std::mem::take(&mut pending.marks), std::mem::take(&mut pending.departures))
+            let Some(pending) = state.shops.get_mut(&shop) else {
+                return;
+            };
+            (
+                std::mem::take(&mut pending.marks),
+                std::mem::take(&mut pending.departures),
+            )
         };
         let (marks, departures, outcome) = self.write(&shop, marks, departures).await;
         if let Err(error) = outcome {
@@ -154,7 +168,9 @@ impl Proofs {
             tokio::time::sleep(RETRY_WAIT).await;
         }
         let mut state = self.state.lock();
-        let Some(pending) = state.shops.get_mut(&shop) else { return };
+        let Some(pending) = state.shops.get_mut(&shop) else {
+            return;
+        };
         for (device, mark) in marks {
             pending.marks.entry(device).or_default().add_earlier(mark);
         }
@@ -179,16 +195,26 @@ impl Proofs {
         shop: &ShopId,
         pending: HashMap<DeviceId, PendingMark>,
         mut departures: Vec<(DeviceId, ConnId)>,
-    ) -> (HashMap<DeviceId, PendingMark>, Vec<(DeviceId, ConnId)>, Result<(), StoreError>) {
+    ) -> (
+        HashMap<DeviceId, PendingMark>,
+        Vec<(DeviceId, ConnId)>,
+        Result<(), StoreError>,
+    ) {
         let marks: Vec<Mark> = pending
             .iter()
-            .map(|(device, mark)| Mark { device: device.clone(), through: mark.through, expired: mark.expired.clone() })
+            .map(|(device, mark)| Mark {
+                device: device.clone(),
+                through: mark.through,
+                expired: mark.expired.clone(),
+            })
             .collect();
         if !marks.is_empty() {
             match self.store.mark_delivered(shop, &marks).await {
                 Ok(outcomes) => {
                     let receipts = count(&marks, pending, &outcomes);
-                    if !receipts.is_empty() && let Err(error) = self.store.send_receipts(shop, &receipts).await {
+                    if !receipts.is_empty()
+                        && let Err(error) = self.store.send_receipts(shop, &receipts).await
+                    {
                         warn!(%shop, %error, count = receipts.len(), "receipts were not sent");
                     }
                 }
@@ -210,12 +236,19 @@ fn count(marks: &[Mark], mut pending: HashMap<DeviceId, PendingMark>, outcomes: 
     let now_ms = unix_ms();
     let mut receipts = Vec::new();
     for (mark, outcome) in marks.iter().zip(outcomes) {
-        let (Marked::Advanced { from }, Some(proofs)) = (outcome, pending.remove(&mark.device)) else { continue };
+        let (Marked::Advanced { from }, Some(proofs)) = (outcome, pending.remove(&mark.device)) else {
+            continue;
+        };
         metrics::expired(proofs.expired.iter().filter(|id| *id > from).count() as u64);
         for (message, receipt_to) in proofs.delivered.into_iter().filter(|(id, _)| id > from) {
             metrics::delivered(Duration::from_millis(now_ms.saturating_sub(message.ms)));
             if let Some(sender) = receipt_to {
-                receipts.push(Receipt { sender, message, device: mark.device.clone(), at_ms: now_ms });
+                receipts.push(Receipt {
+                    sender,
+                    message,
+                    device: mark.device.clone(),
+                    at_ms: now_ms,
+                });
             }
         }
     }

@@ -39,7 +39,11 @@ pub enum Parcel {
     Entry(Arc<Push>),
     Signal(Arc<SignalPush>),
     /// A device has a message that this one sent.
-    Receipt { message: MessageId, device: DeviceId, at_ms: u64 },
+    Receipt {
+        message: MessageId,
+        device: DeviceId,
+        at_ms: u64,
+    },
 }
 
 /// What was taken from an outbox, to be dealt with in this order.

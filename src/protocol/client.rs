@@ -137,7 +137,12 @@ pub struct Refused {
 /// # Errors
 /// [`Refused`] says what to answer; nothing of the frame was taken.
 pub fn decode(encoding: Encoding, kind: FrameKind, frame: &[u8]) -> Result<ClientFrame, Refused> {
-    let malformed = |message: String| Refused { reference: None, code: ErrorCode::BadRequest, message, malformed: true };
+    let malformed = |message: String| Refused {
+        reference: None,
+        code: ErrorCode::BadRequest,
+        message,
+        malformed: true,
+    };
     if kind != FrameKind::of(encoding) {
         return Err(malformed(match encoding {
             Encoding::Json => "shoprelay.v1.json takes text frames, this one is binary".into(),
@@ -145,25 +150,47 @@ pub fn decode(encoding: Encoding, kind: FrameKind, frame: &[u8]) -> Result<Clien
         }));
     }
     let head: Head = match encoding {
-        Encoding::Json => serde_json::from_slice(frame).map_err(|cause| malformed(format!("no JSON object with an op: {cause}")))?,
-        Encoding::MsgPack => from_msgpack(frame).map_err(|cause| malformed(format!("no MessagePack map with an op: {cause}")))?,
+        Encoding::Json => {
+            serde_json::from_slice(frame).map_err(|cause| malformed(format!("no JSON object with an op: {cause}")))?
+        }
+        Encoding::MsgPack => {
+            from_msgpack(frame).map_err(|cause| malformed(format!("no MessagePack map with an op: {cause}")))?
+        }
     };
     let reference = match head.reference {
         RefField::Absent => None,
         RefField::Valid(reference) => Some(reference),
         RefField::Invalid => {
             let message = format!("ref must be an integer or a text of at most {REF_BYTES_MAX} bytes");
-            return Err(Refused { reference: None, code: ErrorCode::BadRequest, message, malformed: false });
+            return Err(Refused {
+                reference: None,
+                code: ErrorCode::BadRequest,
+                message,
+                malformed: false,
+            });
         }
     };
-    let refuse = |code, message| Refused { reference: reference.clone(), code, message, malformed: false };
+    let refuse = |code, message| Refused {
+        reference: reference.clone(),
+        code,
+        message,
+        malformed: false,
+    };
     let bad = |message: String| refuse(ErrorCode::BadRequest, message);
     let op = match head.op.as_str() {
         "login" => ClientOp::Login(fields(encoding, frame).map_err(bad)?),
-        "notify" => ClientOp::Notify(Box::new(fields::<NotifyFields>(encoding, frame).and_then(NotifyFields::check).map_err(bad)?)),
+        "notify" => ClientOp::Notify(Box::new(
+            fields::<NotifyFields>(encoding, frame)
+                .and_then(NotifyFields::check)
+                .map_err(bad)?,
+        )),
         "ack" => ClientOp::Ack(fields::<AckFields>(encoding, frame).map_err(bad)?.id),
         "deal" => ClientOp::Deal(fields(encoding, frame).map_err(bad)?),
-        "list" => ClientOp::List(fields::<ListFields>(encoding, frame).and_then(ListFields::check).map_err(bad)?),
+        "list" => ClientOp::List(
+            fields::<ListFields>(encoding, frame)
+                .and_then(ListFields::check)
+                .map_err(bad)?,
+        ),
         "online" => ClientOp::Online(fields::<OnlineFields>(encoding, frame).map_err(bad)?.role),
         "ping" => ClientOp::Ping,
         "logout" => ClientOp::Logout,
@@ -195,7 +222,6 @@ fn from_msgpack<T: DeserializeOwned>(frame: &[u8]) -> Result<T, String> {
 
 #[derive(Deserialize)]
 struct Head {
-
     op: String,
     #[serde(rename = "ref", default)]
     reference: RefField,
@@ -296,7 +322,11 @@ impl ListFields {
                 _ => ListStatus::Is(name),
             },
         };
-        Ok(List { status, after: self.after.unwrap_or(MessageId::ZERO), limit: usize::from(limit) })
+        Ok(List {
+            status,
+            after: self.after.unwrap_or(MessageId::ZERO),
+            limit: usize::from(limit),
+        })
     }
 }
 
@@ -330,8 +360,12 @@ impl NotifyFields {
     fn check(self) -> Result<Notify, String> {
         let to = self.to.map(|to| to.0);
         match &to {
-            Some(Audience::Devices(devices)) if devices.is_empty() => return Err("to.devices is empty; name at least one device".into()),
-            Some(Audience::Conns(conns)) if conns.is_empty() => return Err("to.conns is empty; name at least one connection".into()),
+            Some(Audience::Devices(devices)) if devices.is_empty() => {
+                return Err("to.devices is empty; name at least one device".into());
+            }
+            Some(Audience::Conns(conns)) if conns.is_empty() => {
+                return Err("to.conns is empty; name at least one connection".into());
+            }
             Some(Audience::Conns(_)) if self.durable == Some(true) => {
                 return Err("a notify to conns can't be durable; name devices instead".into());
             }
@@ -372,7 +406,9 @@ fn optional_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 }
 
 fn meta<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<str>>, D::Error> {
-    let Some(captured) = Option::<Captured>::deserialize(deserializer)? else { return Ok(None) };
+    let Some(captured) = Option::<Captured>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
     let json = captured.into_json().map_err(de::Error::custom)?;
     if !json.starts_with('{') {
         return Err(de::Error::custom("meta must be an object"));
@@ -424,6 +460,8 @@ impl<'de> Visitor<'de> for ToVisitor {
                 return Err(de::Error::custom("to names more than one audience"));
             }
         }
-        found.map(To).ok_or_else(|| de::Error::custom("to names no audience; give devices, group, user or conns"))
+        found
+            .map(To)
+            .ok_or_else(|| de::Error::custom("to names no audience; give devices, group, user or conns"))
     }
 }

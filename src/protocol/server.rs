@@ -145,8 +145,22 @@ pub enum EncodeError {
 ///
 /// # Errors
 /// As [`encode`].
-pub fn message_frame(encoding: Encoding, id: MessageId, message: &Message, status: Option<&Name>) -> Result<Vec<u8>, EncodeError> {
-    encode(encoding, &MessageOp { op: Some("message"), id, message, status: status.unwrap_or(&message.status), item: None })
+pub fn message_frame(
+    encoding: Encoding,
+    id: MessageId,
+    message: &Message,
+    status: Option<&Name>,
+) -> Result<Vec<u8>, EncodeError> {
+    encode(
+        encoding,
+        &MessageOp {
+            op: Some("message"),
+            id,
+            message,
+            status: status.unwrap_or(&message.status),
+            item: None,
+        },
+    )
 }
 
 /// The `signal` op.
@@ -173,7 +187,14 @@ pub fn status_frame(encoding: Encoding, id: MessageId, change: &StatusChange) ->
     }
     encode(
         encoding,
-        &StatusOp { op: "status", id, message: change.message, status: &change.status, by: &change.by, at: id.ms },
+        &StatusOp {
+            op: "status",
+            id,
+            message: change.message,
+            status: &change.status,
+            by: &change.by,
+            at: id.ms,
+        },
     )
 }
 
@@ -217,7 +238,14 @@ impl Serialize for MessageOp<'_> {
 impl Serialize for Item {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let status = self.dealt.as_ref().map_or(&self.message.status, |(status, _)| status);
-        MessageOp { op: None, id: self.id, message: &self.message, status, item: Some(self) }.serialize(serializer)
+        MessageOp {
+            op: None,
+            id: self.id,
+            message: &self.message,
+            status,
+            item: Some(self),
+        }
+        .serialize(serializer)
     }
 }
 
@@ -235,7 +263,9 @@ impl Serialize for SignalOp<'_> {
 }
 
 fn content_len(content: &Content) -> usize {
-    2 + usize::from(content.table.is_some()) + usize::from(content.data.is_some()) + usize::from(content.user_info.is_some())
+    2 + usize::from(content.table.is_some())
+        + usize::from(content.data.is_some())
+        + usize::from(content.user_info.is_some())
 }
 
 fn serialize_content<M: SerializeMap>(map: &mut M, content: &Content) -> Result<(), M::Error> {
@@ -307,13 +337,21 @@ mod tests {
     use super::*;
     use crate::protocol::{ClientOp, FrameKind, decode};
 
-    const ID: MessageId = MessageId { ms: 1_700_000_000_000, n: 2 };
+    const ID: MessageId = MessageId {
+        ms: 1_700_000_000_000,
+        n: 2,
+    };
 
     fn message(encoding: Encoding, frame: &[u8]) -> Message {
-        let ClientOp::Notify(notify) = decode(encoding, FrameKind::of(encoding), frame).unwrap().op else { panic!() };
+        let ClientOp::Notify(notify) = decode(encoding, FrameKind::of(encoding), frame).unwrap().op else {
+            panic!()
+        };
         Message {
             content: Content {
-                from: Origin::Device { device: "hand-1".parse().unwrap(), role: Role::Sub },
+                from: Origin::Device {
+                    device: "hand-1".parse().unwrap(),
+                    role: Role::Sub,
+                },
                 to: notify.to.unwrap_or(Audience::Mains),
                 except: notify.except,
                 kind: notify.kind,
@@ -329,7 +367,10 @@ mod tests {
 
     #[test]
     fn a_message_reads_as_the_contract_says() {
-        let message = message(Encoding::Json, br#"{"op":"notify","type":"add","table":"12","data":{"dishes": [1,2]}}"#);
+        let message = message(
+            Encoding::Json,
+            br#"{"op":"notify","type":"add","table":"12","data":{"dishes": [1,2]}}"#,
+        );
         let frame = message_frame(Encoding::Json, ID, &message, None).unwrap();
         assert_eq!(
             String::from_utf8(frame).unwrap(),
@@ -339,7 +380,10 @@ mod tests {
 
     #[test]
     fn both_encodings_say_the_same() {
-        let sent = message(Encoding::Json, br#"{"op":"notify","type":"t","to":{"devices":["a"]},"data":[1,-2,"x",null,true,1.5]}"#);
+        let sent = message(
+            Encoding::Json,
+            br#"{"op":"notify","type":"t","to":{"devices":["a"]},"data":[1,-2,"x",null,true,1.5]}"#,
+        );
         let json = message_frame(Encoding::Json, ID, &sent, None).unwrap();
         let packed = message_frame(Encoding::MsgPack, ID, &sent, None).unwrap();
         let from_json: serde_json::Value = serde_json::from_slice(&json).unwrap();
@@ -349,10 +393,22 @@ mod tests {
 
     #[test]
     fn absent_and_null_follow_the_contract() {
-        let accepted = ServerOp::Accepted { reference: None, id: None, duplicate: false };
-        assert_eq!(encode(Encoding::Json, &accepted).unwrap(), br#"{"op":"accepted","id":null,"duplicate":false}"#);
-        let pong = ServerOp::Pong { reference: Some(Ref::UInt(7)) };
+        let accepted = ServerOp::Accepted {
+            reference: None,
+            id: None,
+            duplicate: false,
+        };
+        assert_eq!(
+            encode(Encoding::Json, &accepted).unwrap(),
+            br#"{"op":"accepted","id":null,"duplicate":false}"#
+        );
+        let pong = ServerOp::Pong {
+            reference: Some(Ref::UInt(7)),
+        };
         assert_eq!(encode(Encoding::Json, &pong).unwrap(), br#"{"op":"pong","ref":7}"#);
-        assert_eq!(encode(Encoding::MsgPack, &pong).unwrap(), b"\x82\xa2op\xa4pong\xa3ref\x07");
+        assert_eq!(
+            encode(Encoding::MsgPack, &pong).unwrap(),
+            b"\x82\xa2op\xa4pong\xa3ref\x07"
+        );
     }
 }

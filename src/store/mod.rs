@@ -247,11 +247,27 @@ pub struct NodeReport {
 #[derive(Debug)]
 pub enum FeedEvent {
     /// An entry was stored, right after `prev`.
-    Entry { shop: ShopId, prev: MessageId, stored: Stored, publisher: Option<NodeId> },
-    Signal { shop: ShopId, signal: Signal, publisher: Option<NodeId> },
-    Receipt { shop: ShopId, receipt: Receipt },
+    Entry {
+        shop: ShopId,
+        prev: MessageId,
+        stored: Stored,
+        publisher: Option<NodeId>,
+    },
+    Signal {
+        shop: ShopId,
+        signal: Signal,
+        publisher: Option<NodeId>,
+    },
+    Receipt {
+        shop: ShopId,
+        receipt: Receipt,
+    },
     /// A newer connection of the device took over from `conn`.
-    Replaced { shop: ShopId, device: DeviceId, conn: ConnId },
+    Replaced {
+        shop: ShopId,
+        device: DeviceId,
+        conn: ConnId,
+    },
     /// Events may have been lost: every room has to look at its log.
     Gap(GapCause),
 }

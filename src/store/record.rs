@@ -56,7 +56,10 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, RecordError> {
 /// # Errors
 /// [`RecordError::Encode`]
 pub fn encode_signal(signal: &Signal) -> Result<Vec<u8>, RecordError> {
-    Ok(rmp_serde::to_vec_named(&SignalRecord { at_ms: signal.at_ms, content: (&signal.content).into() })?)
+    Ok(rmp_serde::to_vec_named(&SignalRecord {
+        at_ms: signal.at_ms,
+        content: (&signal.content).into(),
+    })?)
 }
 
 /// A signal from its bytes.
@@ -65,7 +68,10 @@ pub fn encode_signal(signal: &Signal) -> Result<Vec<u8>, RecordError> {
 /// [`RecordError`]
 pub fn decode_signal(bytes: &[u8]) -> Result<Signal, RecordError> {
     let record: SignalRecord<'_> = rmp_serde::from_slice(bytes)?;
-    Ok(Signal { at_ms: record.at_ms, content: record.content.try_into()? })
+    Ok(Signal {
+        at_ms: record.at_ms,
+        content: record.content.try_into()?,
+    })
 }
 
 /// The bytes of a receipt.
@@ -87,7 +93,12 @@ pub fn encode_receipt(receipt: &Receipt) -> Result<Vec<u8>, RecordError> {
 /// [`RecordError`]
 pub fn decode_receipt(bytes: &[u8]) -> Result<Receipt, RecordError> {
     let record: ReceiptRecord = rmp_serde::from_slice(bytes)?;
-    Ok(Receipt { sender: record.sender, message: record.message.into(), device: record.device, at_ms: record.at_ms })
+    Ok(Receipt {
+        sender: record.sender,
+        message: record.message.into(),
+        device: record.device,
+        at_ms: record.at_ms,
+    })
 }
 
 #[derive(Serialize, Deserialize)]
@@ -369,7 +380,10 @@ mod tests {
     fn message() -> Message {
         Message {
             content: Content {
-                from: Origin::Device { device: "h1".parse().unwrap(), role: Role::Sub },
+                from: Origin::Device {
+                    device: "h1".parse().unwrap(),
+                    role: Role::Sub,
+                },
                 to: Audience::Devices(vec!["t1".parse().unwrap()]),
                 except: vec!["t2".parse().unwrap()],
                 kind: "add".parse().unwrap(),
@@ -386,9 +400,14 @@ mod tests {
     #[test]
     fn every_part_of_a_message_survives_the_record() {
         let sent = message();
-        let Entry::Message(read) = decode_entry(&encode_message(&sent).unwrap()).unwrap() else { panic!() };
+        let Entry::Message(read) = decode_entry(&encode_message(&sent).unwrap()).unwrap() else {
+            panic!()
+        };
         assert_eq!(format!("{read:?}"), format!("{sent:?}"));
-        let (Some(Value::Json(data)), Some(Value::MsgPack(user_info))) = (&read.content.data, &read.content.user_info) else { panic!() };
+        let (Some(Value::Json(data)), Some(Value::MsgPack(user_info))) = (&read.content.data, &read.content.user_info)
+        else {
+            panic!()
+        };
         assert_eq!(data.get(), r#"{"a": 1}"#);
         assert_eq!(user_info.as_ref(), [0xc4, 1, 255]);
     }
@@ -398,12 +417,21 @@ mod tests {
         let change = StatusChange {
             message: MessageId { ms: u64::MAX, n: 3 },
             status: "done".parse().unwrap(),
-            by: Origin::Api { name: "pos".parse().unwrap() },
+            by: Origin::Api {
+                name: "pos".parse().unwrap(),
+            },
             sender: Some("h1".parse().unwrap()),
         };
-        let Entry::Status(read) = decode_entry(&encode_status(&change).unwrap()).unwrap() else { panic!() };
+        let Entry::Status(read) = decode_entry(&encode_status(&change).unwrap()).unwrap() else {
+            panic!()
+        };
         assert_eq!(read, change);
-        let receipt = Receipt { sender: "a".parse().unwrap(), message: MessageId { ms: 5, n: 0 }, device: "b".parse().unwrap(), at_ms: 7 };
+        let receipt = Receipt {
+            sender: "a".parse().unwrap(),
+            message: MessageId { ms: 5, n: 0 },
+            device: "b".parse().unwrap(),
+            at_ms: 7,
+        };
         assert_eq!(decode_receipt(&encode_receipt(&receipt).unwrap()).unwrap(), receipt);
     }
 

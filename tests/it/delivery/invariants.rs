@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::on_one_and_two_nodes;
 use crate::harness::recorder::Acks;
-use crate::harness::{Event, Id, Login, NodeOptions, NodeProcess, Publisher, Recorder, SOON, World, eventually, id_of, unique};
+use crate::harness::{
+    Event, Id, Login, NodeOptions, NodeProcess, Publisher, Recorder, SOON, World, eventually, id_of, unique,
+};
 
 on_one_and_two_nodes!(
     stored_before_accepted,
@@ -37,8 +39,15 @@ async fn nothing_skipped(world: &mut World) {
         Recorder::logged_in(Login::main(&shop, "till-0"), &urls, 0).await,
         Recorder::logged_in(Login::main(&shop, "till-1"), &urls, 1).await,
     ];
-    let publish =
-        |n: usize| Publisher::start(Login::sub(&shop, &format!("hand-{n}")), &urls, 100, Duration::ZERO, json!({"type": "add"}));
+    let publish = |n: usize| {
+        Publisher::start(
+            Login::sub(&shop, &format!("hand-{n}")),
+            &urls,
+            100,
+            Duration::ZERO,
+            json!({"type": "add"}),
+        )
+    };
     let publishers: Vec<Publisher> = (0..3).map(publish).collect();
     // One comes and goes all the time, the other is away for half of it.
     mains[1].go_offline();
@@ -110,7 +119,13 @@ async fn no_repeats_on_one_connection(world: &mut World) {
     // Not every entry is acknowledged, so the same ids come again, but on new connections only.
     let main = Recorder::start(Login::main(&shop, "till"), &urls, 0, Acks::EveryThird);
     main.wait_login().await;
-    let publisher = Publisher::start(Login::sub(&shop, "hand"), &urls, 150, Duration::ZERO, json!({"type": "add"}));
+    let publisher = Publisher::start(
+        Login::sub(&shop, "hand"),
+        &urls,
+        150,
+        Duration::ZERO,
+        json!({"type": "add"}),
+    );
     for count in [30, 60, 90, 120] {
         publisher.wait_accepted(count).await;
         main.lose_connection();
@@ -149,7 +164,10 @@ async fn one_connection_per_device(world: &mut World) {
 async fn a_retry_is_not_a_second_message(world: &mut World) {
     let shop = unique("shop");
     let mut main = Login::main(&shop, "till").on(&world.url(0)).await;
-    let mut subs = [Login::sub(&shop, "hand-0").on(&world.url(0)).await, Login::sub(&shop, "hand-1").on(&world.url(1)).await];
+    let mut subs = [
+        Login::sub(&shop, "hand-0").on(&world.url(0)).await,
+        Login::sub(&shop, "hand-1").on(&world.url(1)).await,
+    ];
     let notify = json!({"op": "notify", "type": "add", "key": unique("key")});
     let mut answers = Vec::new();
     for sub in &mut subs {
@@ -170,10 +188,19 @@ async fn refuse_never_lose(world: &mut World) {
     let shop = unique("shop");
     let mut sub = Login::sub(&shop, "hand").on(&world.url(0)).await;
     sub.refused("notify", json!({"type": "add"}), "no_main_device").await;
-    sub.refused("notify", json!({"type": "add", "to": {"devices": ["nobody"]}}), "not_found").await;
+    sub.refused(
+        "notify",
+        json!({"type": "add", "to": {"devices": ["nobody"]}}),
+        "not_found",
+    )
+    .await;
     let mut main = Login::main(&shop, "till").on(&world.url(1)).await;
     let id = sub.notify(json!({"type": "add"})).await;
-    assert_eq!(main.take(1).await, [Id::of(&id)], "what was refused must not come, what was accepted must");
+    assert_eq!(
+        main.take(1).await,
+        [Id::of(&id)],
+        "what was refused must not come, what was accepted must"
+    );
     refuses_when_the_log_is_full(world).await;
 }
 
@@ -207,7 +234,9 @@ async fn refuses_when_the_log_is_full(world: &World) {
     let came: BTreeSet<Id> = main.take(accepted.len()).await.into_iter().collect();
     assert_eq!(came, accepted);
     // What everyone is past makes room.
-    eventually(SOON, "room in the log", async || sub.request(json!({"op": "notify", "type": "add"})).await["op"] == "accepted")
-        .await;
+    eventually(SOON, "room in the log", async || {
+        sub.request(json!({"op": "notify", "type": "add"})).await["op"] == "accepted"
+    })
+    .await;
     assert!(matches!(main.event_within(SOON).await, Some(Event::Op(op)) if op["op"] == "message"));
 }

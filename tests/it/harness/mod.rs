@@ -59,7 +59,11 @@ pub async fn eventually_get<T>(deadline: Duration, what: &str, mut ask: impl Asy
 pub fn unique(what: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{what}-{:x}-{count:x}-{:08x}", std::process::id(), rand::random::<u32>())
+    format!(
+        "{what}-{:x}-{count:x}-{:08x}",
+        std::process::id(),
+        rand::random::<u32>()
+    )
 }
 
 /// The wall clock, in milliseconds since 1970.

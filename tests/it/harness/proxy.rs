@@ -56,7 +56,11 @@ impl RedisProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let port = listener.local_addr().expect("a listener has an address").port();
         let faults = watch::Sender::new(Faults::default());
-        let shared = Arc::new(Shared { faults, loss: Mutex::new(None), counters: Counters::default() });
+        let shared = Arc::new(Shared {
+            faults,
+            loss: Mutex::new(None),
+            counters: Counters::default(),
+        });
         let accept = tokio::spawn(accept(listener, redis_port, shared.clone()));
         RedisProxy { port, shared, accept }
     }
@@ -101,7 +105,9 @@ impl RedisProxy {
     /// probes of the nodes.
     pub fn drop_pushes(&self, count: u64, channel: &str) {
         let channel = channel.as_bytes().to_vec();
-        self.drop_pushes_where(count, move |push| push.channel.windows(channel.len()).any(|part| part == channel));
+        self.drop_pushes_where(count, move |push| {
+            push.channel.windows(channel.len()).any(|part| part == channel)
+        });
     }
 
     /// Drops the next `count` pushes that fit.
@@ -144,7 +150,9 @@ async fn accept(listener: TcpListener, redis_port: u16, shared: Arc<Shared>) {
 async fn carry(client: TcpStream, redis_port: u16, shared: Arc<Shared>) {
     let mut faults = shared.faults.subscribe();
     let cuts = faults.borrow().cuts;
-    let Ok(server) = TcpStream::connect(("127.0.0.1", redis_port)).await else { return };
+    let Ok(server) = TcpStream::connect(("127.0.0.1", redis_port)).await else {
+        return;
+    };
     // Latency is what the test says, not what Nagle adds.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (client_read, client_write) = client.into_split();
@@ -211,7 +219,9 @@ impl Shared {
 
     fn is_to_be_lost(&self, push: &Push<'_>) -> bool {
         let mut loss = self.loss.lock().expect("no panic holds it");
-        let Some((left, fits)) = loss.as_mut() else { return false };
+        let Some((left, fits)) = loss.as_mut() else {
+            return false;
+        };
         if *left == 0 || !fits(push) {
             return false;
         }

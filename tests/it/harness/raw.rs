@@ -31,7 +31,13 @@ pub struct Frame {
 impl Frame {
     /// A whole, masked frame.
     pub fn new(opcode: u8, payload: impl Into<Vec<u8>>) -> Frame {
-        Frame { fin: true, reserved: 0, opcode, masked: true, payload: payload.into() }
+        Frame {
+            fin: true,
+            reserved: 0,
+            opcode,
+            masked: true,
+            payload: payload.into(),
+        }
     }
 
     /// A whole, masked text frame.
@@ -41,8 +47,13 @@ impl Frame {
 
     /// A message cut into fragments of this many bytes.
     pub fn fragments(message: &[u8], size: usize) -> Vec<Frame> {
-        let mut frames: Vec<Frame> =
-            message.chunks(size).map(|part| Frame { fin: false, ..Frame::new(CONTINUATION, part) }).collect();
+        let mut frames: Vec<Frame> = message
+            .chunks(size)
+            .map(|part| Frame {
+                fin: false,
+                ..Frame::new(CONTINUATION, part)
+            })
+            .collect();
         if let Some(first) = frames.first_mut() {
             first.opcode = TEXT;
         }
@@ -76,7 +87,12 @@ impl Frame {
         if self.masked {
             let key = rand::random::<[u8; 4]>();
             bytes.extend(key);
-            bytes.extend(self.payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+            bytes.extend(
+                self.payload
+                    .iter()
+                    .zip(key.iter().cycle())
+                    .map(|(byte, key)| byte ^ key),
+            );
         } else {
             bytes.extend(&self.payload);
         }
@@ -107,7 +123,9 @@ impl RawSocket {
     pub async fn handshake(url: &str, headers: &[(&str, &str)]) -> (u16, RawSocket) {
         let rest = url.strip_prefix("ws://").expect("a ws:// URL");
         let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let stream = TcpStream::connect(address).await.unwrap_or_else(|cause| panic!("{url}: {cause}"));
+        let stream = TcpStream::connect(address)
+            .await
+            .unwrap_or_else(|cause| panic!("{url}: {cause}"));
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
         let mut request = format!(
             "GET /{path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -121,13 +139,21 @@ impl RawSocket {
         socket.write(request.as_bytes()).await;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            head.extend(socket.read(1).await.unwrap_or_else(|cause| panic!("handshake with {url}: {cause}")));
+            head.extend(
+                socket
+                    .read(1)
+                    .await
+                    .unwrap_or_else(|cause| panic!("handshake with {url}: {cause}")),
+            );
         }
         let head = String::from_utf8_lossy(&head).into_owned();
         let status = http::status(&head).unwrap_or_else(|| panic!("no HTTP: {head}"));
         if status == 101 {
             // The answer to the key of RFC 6455, section 1.3.
-            assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "a wrong Sec-WebSocket-Accept: {head}");
+            assert!(
+                head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+                "a wrong Sec-WebSocket-Accept: {head}"
+            );
         }
         (status, socket)
     }
@@ -174,14 +200,28 @@ impl RawSocket {
         let head = self.read(2).await?;
         let (first, second) = (head[0], head[1]);
         let len = match second & 0x7f {
-            126 => self.read(2).await?.iter().fold(0, |len, byte| len << 8 | usize::from(*byte)),
-            127 => self.read(8).await?.iter().fold(0, |len, byte| len << 8 | usize::from(*byte)),
+            126 => self
+                .read(2)
+                .await?
+                .iter()
+                .fold(0, |len, byte| len << 8 | usize::from(*byte)),
+            127 => self
+                .read(8)
+                .await?
+                .iter()
+                .fold(0, |len, byte| len << 8 | usize::from(*byte)),
             len => usize::from(len),
         };
         let masked = second & 0x80 != 0;
         assert!(!masked, "a server does not mask its frames");
         let payload = self.read(len).await?;
-        Ok(Frame { fin: first & 0x80 != 0, reserved: first >> 4 & 7, opcode: first & 15, masked, payload })
+        Ok(Frame {
+            fin: first & 0x80 != 0,
+            reserved: first >> 4 & 7,
+            opcode: first & 15,
+            masked,
+            payload,
+        })
     }
 
     /// The next op; Pings stay unanswered.
@@ -219,7 +259,9 @@ impl RawSocket {
             if frame.opcode != CLOSE {
                 continue;
             }
-            let Some((code, reason)) = frame.payload.split_first_chunk::<2>() else { return (1005, String::new()) };
+            let Some((code, reason)) = frame.payload.split_first_chunk::<2>() else {
+                return (1005, String::new());
+            };
             return (u16::from_be_bytes(*code), String::from_utf8_lossy(reason).into_owned());
         }
     }
