@@ -32,79 +32,6 @@ pub enum Event {
     Lost(String),
 }
 
-/// Who logs in, and how.
-#[derive(Debug, Clone)]
-pub struct Login {
-    pub shop: String,
-    pub device: String,
-    pub role: &'static str,
-    ack: Option<&'static str>,
-    meta: Option<Value>,
-    encoding: Encoding,
-}
-
-impl Login {
-    /// A device with the role `main`, which speaks JSON and acknowledges by the op.
-    pub fn main(shop: &str, device: &str) -> Login {
-        Login { shop: shop.into(), device: device.into(), role: "main", ack: None, meta: None, encoding: Encoding::Json }
-    }
-
-    /// The same with the role `sub`.
-    pub fn sub(shop: &str, device: &str) -> Login {
-        Login { role: "sub", ..Login::main(shop, device) }
-    }
-
-    /// Takes the Pong as the proof of receipt.
-    pub fn ack_by_pong(self) -> Login {
-        Login { ack: Some("pong"), ..self }
-    }
-
-    /// Gives the registry something to keep.
-    pub fn meta(self, meta: Value) -> Login {
-        Login { meta: Some(meta), ..self }
-    }
-
-    /// Chooses the encoding.
-    pub fn encoding(self, encoding: Encoding) -> Login {
-        Login { encoding, ..self }
-    }
-
-    /// The login as an op.
-    pub fn op(&self) -> Value {
-        let mut op = json!({"op": "login", "shop": self.shop, "device": self.device, "role": self.role});
-        if let Some(ack) = self.ack {
-            op["ack"] = ack.into();
-        }
-        if let Some(meta) = &self.meta {
-            op["meta"] = meta.clone();
-        }
-        op
-    }
-
-    /// Connects and logs in.
-    ///
-    /// # Panics
-    /// Where the relay does not let it in.
-    pub async fn on(&self, url: &str) -> Device {
-        self.try_on(url).await.unwrap_or_else(|cause| panic!("{} of {} at {url}: {cause}", self.device, self.shop))
-    }
-
-    /// Connects and logs in, once.
-    ///
-    /// # Errors
-    /// What happened instead of a welcome.
-    pub async fn try_on(&self, url: &str) -> Result<Device, String> {
-        let mut device = Device::try_connect(url, Some(self.encoding)).await?;
-        device.label = format!("{}/{}", self.shop, self.device);
-        let welcome = device.try_request(self.op()).await?;
-        if welcome["op"] != "welcome" {
-            return Err(format!("the login was answered by {welcome}"));
-        }
-        device.welcome = welcome;
-        Ok(device)
-    }
-}
-
 type Socket = WebSocketStream<TcpStream>;
 
 /// A connection, logged in or not. Dropping it loses the connection without a close frame.
@@ -164,6 +91,20 @@ impl Device {
         let reader = tokio::spawn(read(stream, encoding, tx));
         let label = "a device before its login".into();
         Ok(Device { welcome: Value::Null, label, encoding, sink, events, reader, held: VecDeque::new(), socket })
+    }
+
+    /// Sends this login and waits for its welcome.
+    ///
+    /// # Errors
+    /// What came instead.
+    pub async fn log_in(mut self, login: &Value, label: String) -> Result<Device, String> {
+        self.label = label;
+        let welcome = self.try_request(login.clone()).await?;
+        if welcome["op"] != "welcome" {
+            return Err(format!("the login was answered by {welcome}"));
+        }
+        self.welcome = welcome;
+        Ok(self)
     }
 
     /// Sends an op.

@@ -8,6 +8,7 @@
 
 pub mod device;
 pub mod http;
+pub mod login;
 pub mod node;
 pub mod proxy;
 pub mod publisher;
@@ -19,7 +20,8 @@ pub mod wire;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-pub use device::{Device, Event, Login};
+pub use device::{Device, Event};
+pub use login::Login;
 pub use node::{NodeOptions, NodeProcess};
 pub use proxy::RedisProxy;
 pub use publisher::Publisher;

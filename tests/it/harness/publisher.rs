@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::device::{Device, Event, Login, op};
+use super::device::{Device, Event, op};
+use super::login::Login;
 use super::recorder::Urls;
 use super::wire::{Id, id_of};
 use super::{eventually, unique};

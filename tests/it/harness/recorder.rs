@@ -9,8 +9,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::device::{Device, Event, Login};
+use super::device::{Device, Event};
 use super::eventually;
+use super::login::Login;
 use super::wire::{Id, id_of};
 
 /// The addresses of the nodes that can be tried, shared by all who connect: a node that comes back
