@@ -45,151 +45,51 @@ impl Setting {
 }
 
 const fn setting(key: &'static str, default: &'static str, kind: Kind, help: &'static str) -> Setting {
-    Setting {
-        key,
-        default,
-        kind,
-        help,
-    }
+    Setting { key, default, kind, help }
 }
 
 /// Every setting there is.
 pub const SETTINGS: &[Setting] = &[
     setting("config", "", Kind::Flag, "TOML file with further settings"),
-    setting(
-        "listen",
-        "127.0.0.1:8080",
-        Kind::Flag,
-        "where devices connect; none for nowhere",
-    ),
-    setting(
-        "api_listen",
-        "127.0.0.1:8081",
-        Kind::Flag,
-        "where back ends connect; none for nowhere",
-    ),
-    setting(
-        "metrics_listen",
-        "127.0.0.1:9090",
-        Kind::Flag,
-        "health and metrics; none for nowhere",
-    ),
+    setting("listen", "127.0.0.1:8080", Kind::Flag, "where devices connect; none for nowhere"),
+    setting("api_listen", "127.0.0.1:8081", Kind::Flag, "where back ends connect; none for nowhere"),
+    setting("metrics_listen", "127.0.0.1:9090", Kind::Flag, "health and metrics; none for nowhere"),
     setting(
         "store",
         "embedded:./shoprelay-data",
         Kind::Flag,
         "where messages live: redis://, rediss://, redis+unix://",
     ),
-    setting(
-        "store_ca",
-        "",
-        Kind::Flag,
-        "PEM file of the authority to trust for rediss://, instead of the system's",
-    ),
-    setting(
-        "store_prefix",
-        "sr:",
-        Kind::Flag,
-        "what every key and channel in Redis begins with",
-    ),
-    setting(
-        "auth",
-        "none",
-        Kind::Flag,
-        "who may log in: none (loopback only, unless insecure)",
-    ),
+    setting("store_ca", "", Kind::Flag, "PEM file of the authority to trust for rediss://, instead of the system's"),
+    setting("store_prefix", "sr:", Kind::Flag, "what every key and channel in Redis begins with"),
+    setting("auth", "none", Kind::Flag, "who may log in: none (loopback only, unless insecure)"),
     setting("insecure", "false", Kind::Switch, "let anyone log in from anywhere"),
-    setting(
-        "drain_window",
-        "30s",
-        Kind::Flag,
-        "how long a node that stops gives its connections at most",
-    ),
+    setting("drain_window", "30s", Kind::Flag, "how long a node that stops gives its connections at most"),
     setting(
         "log",
         "info",
         Kind::Flag,
         "what to log: error, warn, info, debug, or a filter such as shoprelay::feed=debug",
     ),
-    setting(
-        "limits.frame_bytes",
-        "65536",
-        Kind::File,
-        "largest frame of a client, and largest message of fragments",
-    ),
-    setting(
-        "limits.window",
-        "256",
-        Kind::File,
-        "messages a connection may have outstanding without an ack",
-    ),
-    setting(
-        "limits.session_ops_per_s",
-        "200",
-        Kind::File,
-        "ops a connection may send, five times as many at once",
-    ),
+    setting("limits.frame_bytes", "65536", Kind::File, "largest frame of a client, and largest message of fragments"),
+    setting("limits.window", "256", Kind::File, "messages a connection may have outstanding without an ack"),
+    setting("limits.session_ops_per_s", "200", Kind::File, "ops a connection may send, five times as many at once"),
     setting(
         "limits.shop_publishes_per_s",
         "1000",
         Kind::File,
         "notifies a shop may send over all nodes, five times as many at once",
     ),
-    setting(
-        "limits.connections",
-        "100000",
-        Kind::File,
-        "connections of this node; then it answers 503",
-    ),
-    setting(
-        "limits.log_entries",
-        "100000",
-        Kind::File,
-        "entries a shop's log holds; then backlog_full",
-    ),
-    setting(
-        "timeouts.login",
-        "10s",
-        Kind::File,
-        "from the TCP connection to the login",
-    ),
-    setting(
-        "timeouts.ack",
-        "30s",
-        Kind::File,
-        "how long a device may take to acknowledge, and to read",
-    ),
-    setting(
-        "timeouts.store",
-        "2s",
-        Kind::File,
-        "deadline of every call of the store",
-    ),
+    setting("limits.connections", "100000", Kind::File, "connections of this node; then it answers 503"),
+    setting("limits.log_entries", "100000", Kind::File, "entries a shop's log holds; then backlog_full"),
+    setting("timeouts.login", "10s", Kind::File, "from the TCP connection to the login"),
+    setting("timeouts.ack", "30s", Kind::File, "how long a device may take to acknowledge, and to read"),
+    setting("timeouts.store", "2s", Kind::File, "deadline of every call of the store"),
     setting("retention.messages", "7d", Kind::File, "how long messages are kept"),
-    setting(
-        "retention.keys",
-        "24h",
-        Kind::File,
-        "how long idempotency keys are kept",
-    ),
-    setting(
-        "retention.devices",
-        "30d",
-        Kind::File,
-        "how long a device that is away stays registered",
-    ),
-    setting(
-        "heartbeat",
-        "25s",
-        Kind::File,
-        "time between Pings; a connection silent for two is closed",
-    ),
-    setting(
-        "audit",
-        "30s",
-        Kind::File,
-        "within this time every room's position is compared with its log",
-    ),
+    setting("retention.keys", "24h", Kind::File, "how long idempotency keys are kept"),
+    setting("retention.devices", "30d", Kind::File, "how long a device that is away stays registered"),
+    setting("heartbeat", "25s", Kind::File, "time between Pings; a connection silent for two is closed"),
+    setting("audit", "30s", Kind::File, "within this time every room's position is compared with its log"),
     setting("tls_listen", "", Kind::Later, ""),
     setting("tls_cert", "", Kind::Later, ""),
     setting("tls_key", "", Kind::Later, ""),
@@ -279,12 +179,7 @@ impl std::fmt::Debug for StoreUrl {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("{source_name}: {value:?} is no value for {key}: {problem}")]
-    Value {
-        key: &'static str,
-        value: String,
-        source_name: String,
-        problem: String,
-    },
+    Value { key: &'static str, value: String, source_name: String, problem: String },
     #[error(
         "the settings file {path} has an unknown key {key:?}; `shoprelay serve --help` and the README list what there is"
     )]
@@ -321,28 +216,18 @@ impl Layers {
         flags: impl IntoIterator<Item = (&'static str, String)>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Layers, ConfigError> {
-        let mut layers = Layers {
-            given: BTreeMap::new(),
-            unknown_variables: Vec::new(),
-        };
+        let mut layers = Layers { given: BTreeMap::new(), unknown_variables: Vec::new() };
         for (key, value) in flags {
             let source_name = format!("--{}", key.replace('_', "-"));
             layers.given.insert(key, Given { value, source_name });
         }
-        for (variable, value) in environment
-            .into_iter()
-            .filter(|(variable, _)| variable.starts_with("SHOPRELAY_"))
-        {
+        for (variable, value) in environment.into_iter().filter(|(variable, _)| variable.starts_with("SHOPRELAY_")) {
             match SETTINGS.iter().find(|setting| setting.variable() == variable) {
                 Some(setting) => layers.add(setting.key, value, variable),
                 None => layers.unknown_variables.push(variable),
             }
         }
-        if let Some(path) = layers
-            .given
-            .get("config")
-            .map(|given| given.value.clone())
-            .filter(|path| !path.is_empty())
+        if let Some(path) = layers.given.get("config").map(|given| given.value.clone()).filter(|path| !path.is_empty())
         {
             layers.read_file(&path)?;
         }
@@ -354,21 +239,14 @@ impl Layers {
     }
 
     fn read_file(&mut self, path: &str) -> Result<(), ConfigError> {
-        let unreadable = |problem: String| ConfigError::File {
-            path: path.to_owned(),
-            problem,
-        };
+        let unreadable = |problem: String| ConfigError::File { path: path.to_owned(), problem };
         let text = std::fs::read_to_string(path).map_err(|cause| unreadable(cause.to_string()))?;
-        let table: toml::Table = text
-            .parse()
-            .map_err(|cause: toml::de::Error| unreadable(cause.to_string().trim().replace('\n', " ")))?;
+        let table: toml::Table =
+            text.parse().map_err(|cause: toml::de::Error| unreadable(cause.to_string().trim().replace('\n', " ")))?;
         for (name, value) in flatten(table) {
             let known = SETTINGS.iter().find(|setting| setting.key == name && name != "config");
             let Some(setting) = known else {
-                return Err(ConfigError::UnknownKey {
-                    path: path.to_owned(),
-                    key: name,
-                });
+                return Err(ConfigError::UnknownKey { path: path.to_owned(), key: name });
             };
             let value = match value {
                 toml::Value::String(text) => text,
@@ -386,15 +264,8 @@ impl Layers {
     /// The first setting that cannot be taken.
     pub fn check(&self) -> Result<Config, ConfigError> {
         for setting in SETTINGS.iter().filter(|setting| setting.kind == Kind::Later) {
-            if let Some(given) = self
-                .given
-                .get(setting.key)
-                .filter(|given| given.value != setting.default)
-            {
-                return Err(ConfigError::Later {
-                    key: setting.key,
-                    source_name: given.source_name.clone(),
-                });
+            if let Some(given) = self.given.get(setting.key).filter(|given| given.value != setting.default) {
+                return Err(ConfigError::Later { key: setting.key, source_name: given.source_name.clone() });
             }
         }
         let config = Config {
@@ -429,37 +300,22 @@ impl Layers {
         };
         let is_insecure = self.get("insecure", switch)?;
         self.get("auth", auth)?;
-        if let Some(listen) = config
-            .listen
-            .filter(|listen| !listen.ip().is_loopback() && !is_insecure)
-        {
+        if let Some(listen) = config.listen.filter(|listen| !listen.ip().is_loopback() && !is_insecure) {
             return Err(ConfigError::Open { listen });
         }
         Ok(config)
     }
 
     fn get<T>(&self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
-        let default = SETTINGS
-            .iter()
-            .find(|setting| setting.key == key)
-            .map_or("", |setting| setting.default);
+        let default = SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.default);
         let (value, source_name) = match self.given.get(key) {
             Some(given) => (given.value.as_str(), given.source_name.as_str()),
             None => (default, "default"),
         };
         parse(value).map_err(|problem| {
             // A store's address may hold a password, so it is not repeated.
-            let value = if key == "store" {
-                StoreUrl(value.to_owned()).redacted()
-            } else {
-                value.to_owned()
-            };
-            ConfigError::Value {
-                key,
-                value,
-                source_name: source_name.to_owned(),
-                problem,
-            }
+            let value = if key == "store" { StoreUrl(value.to_owned()).redacted() } else { value.to_owned() };
+            ConfigError::Value { key, value, source_name: source_name.to_owned(), problem }
         })
     }
 }
@@ -481,9 +337,7 @@ fn address(text: &str) -> Result<Option<SocketAddr>, String> {
     if text == "none" {
         return Ok(None);
     }
-    let mut found = text
-        .to_socket_addrs()
-        .map_err(|cause| format!("give host:port or none ({cause})"))?;
+    let mut found = text.to_socket_addrs().map_err(|cause| format!("give host:port or none ({cause})"))?;
     found.next().map(Some).ok_or_else(|| "the host has no address".into())
 }
 
@@ -534,9 +388,7 @@ fn duration(min: &'static str, max: &'static str) -> impl Fn(&str) -> Result<Dur
         let bound = |text| humantime::parse_duration(text).unwrap_or_default();
         match humantime::parse_duration(text) {
             Ok(duration) if (bound(min)..=bound(max)).contains(&duration) => Ok(duration),
-            _ => Err(format!(
-                "give a time from {min} to {max}, such as 500ms, 30s, 5m, 24h or 7d"
-            )),
+            _ => Err(format!("give a time from {min} to {max}, such as 500ms, 30s, 5m, 24h or 7d")),
         }
     }
 }
@@ -547,9 +399,7 @@ mod tests {
 
     fn check(flags: &[(&'static str, &str)], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let flags = flags.iter().map(|(key, value)| (*key, value.to_string()));
-        let environment = environment
-            .iter()
-            .map(|(key, value)| (key.to_string(), value.to_string()));
+        let environment = environment.iter().map(|(key, value)| (key.to_string(), value.to_string()));
         Layers::read(flags, environment)?.check()
     }
 
@@ -565,17 +415,10 @@ mod tests {
     #[test]
     fn flags_outweigh_the_environment_and_that_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(
-            file.path(),
-            "drain_window = \"1s\"\nheartbeat = \"3s\"\n[limits]\nwindow = 7\n",
-        )
-        .unwrap();
+        std::fs::write(file.path(), "drain_window = \"1s\"\nheartbeat = \"3s\"\n[limits]\nwindow = 7\n").unwrap();
         let path = file.path().to_str().unwrap();
-        let environment = [
-            ("SHOPRELAY_CONFIG", path),
-            ("SHOPRELAY_DRAIN_WINDOW", "2s"),
-            ("SHOPRELAY_LIMITS_WINDOW", "8"),
-        ];
+        let environment =
+            [("SHOPRELAY_CONFIG", path), ("SHOPRELAY_DRAIN_WINDOW", "2s"), ("SHOPRELAY_LIMITS_WINDOW", "8")];
         let config = check(&[STORE, ("drain_window", "3s")], &environment).unwrap();
         assert_eq!(config.drain_window, Duration::from_secs(3));
         assert_eq!(config.limits.window, 8);
@@ -605,10 +448,7 @@ mod tests {
 
     #[test]
     fn nobody_may_log_in_from_outside_without_insecure() {
-        assert!(matches!(
-            check(&[STORE, ("listen", "0.0.0.0:80")], &[]),
-            Err(ConfigError::Open { .. })
-        ));
+        assert!(matches!(check(&[STORE, ("listen", "0.0.0.0:80")], &[]), Err(ConfigError::Open { .. })));
         assert!(check(&[STORE, ("listen", "0.0.0.0:80"), ("insecure", "true")], &[]).is_ok());
         assert!(check(&[STORE, ("listen", "[::1]:80")], &[]).is_ok());
     }

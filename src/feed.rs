@@ -28,10 +28,7 @@ const JOBS_MAX: usize = 32;
 /// Wait after a reading that failed.
 const RETRY_WAIT: Duration = Duration::from_millis(200);
 /// How much of a log is read at once.
-const PAGE: PageLimit = PageLimit {
-    entries: 256,
-    bytes: 1 << 20,
-};
+const PAGE: PageLimit = PageLimit { entries: 256, bytes: 1 << 20 };
 
 /// See the module.
 pub struct Feed {
@@ -55,14 +52,7 @@ enum Job {
 impl Feed {
     /// A feed into these rooms; each is compared with its log once within `audit`.
     pub fn new(hub: Arc<Hub>, store: Arc<dyn Store>, node: NodeId, audit: Duration) -> Feed {
-        Feed {
-            hub,
-            store,
-            node,
-            audit,
-            jobs: Mutex::default(),
-            wake: Notify::new(),
-        }
+        Feed { hub, store, node, audit, jobs: Mutex::default(), wake: Notify::new() }
     }
 
     /// Opens the shop's room and has its events come in; they do when this returns.
@@ -104,22 +94,13 @@ impl Feed {
 
     fn on_event(&self, event: FeedEvent) {
         match event {
-            FeedEvent::Entry {
-                shop,
-                prev,
-                stored,
-                publisher,
-            } => {
+            FeedEvent::Entry { shop, prev, stored, publisher } => {
                 if let Some(room) = self.hub.find(&shop) {
                     self.count_publish(&room, publisher.as_ref());
                     self.on_entry(room, prev, stored);
                 }
             }
-            FeedEvent::Signal {
-                shop,
-                signal,
-                publisher,
-            } => {
+            FeedEvent::Signal { shop, signal, publisher } => {
                 if let Some(room) = self.hub.find(&shop) {
                     self.count_publish(&room, publisher.as_ref());
                     room.on_signal(signal);
@@ -232,12 +213,7 @@ impl Feed {
         let heads = self.store.heads(std::slice::from_ref(room.shop())).await?;
         let devices = self.store.devices(room.shop()).await?;
         let head = heads.first().copied().unwrap_or_default();
-        let cursor_of = |device: &_| {
-            devices
-                .iter()
-                .find(|known| known.device == *device)
-                .map(|known| known.cursor)
-        };
+        let cursor_of = |device: &_| devices.iter().find(|known| known.device == *device).map(|known| known.cursor);
         metrics::log_rewound();
         warn!(shop = %room.shop(), position = ?room.position(), %head, "the log was rewound; its lost tail is lost, the rest is sent again from the stored cursors");
         room.rewind(head, cursor_of);

@@ -35,10 +35,7 @@ fn check_name(text: &str, limit: usize) -> Result<(), IdError> {
         return Err(IdError::Empty { limit });
     }
     if text.len() > limit {
-        return Err(IdError::TooLong {
-            size: text.len(),
-            limit,
-        });
+        return Err(IdError::TooLong { size: text.len(), limit });
     }
     if text.chars().any(|c| c.is_control() || c == '{' || c == '}') {
         return Err(IdError::Character);
@@ -134,10 +131,7 @@ impl TryFrom<String> for OnceKey {
         match text.len() {
             0 => Err(IdError::Empty { limit: KEY_BYTES_MAX }),
             1..=KEY_BYTES_MAX => Ok(Self(text.into())),
-            size => Err(IdError::TooLong {
-                size,
-                limit: KEY_BYTES_MAX,
-            }),
+            size => Err(IdError::TooLong { size, limit: KEY_BYTES_MAX }),
         }
     }
 }
@@ -171,10 +165,7 @@ impl MessageId {
     pub fn before(self) -> MessageId {
         match (self.ms, self.n) {
             (0, 0) => Self::ZERO,
-            (ms, 0) => MessageId {
-                ms: ms - 1,
-                n: u64::MAX,
-            },
+            (ms, 0) => MessageId { ms: ms - 1, n: u64::MAX },
             (ms, n) => MessageId { ms, n: n - 1 },
         }
     }
@@ -191,10 +182,7 @@ impl FromStr for MessageId {
             part.parse().map_err(|_| IdError::MessageId)
         }
         let (ms, n) = text.split_once('-').ok_or(IdError::MessageId)?;
-        Ok(MessageId {
-            ms: number(ms)?,
-            n: number(n)?,
-        })
+        Ok(MessageId { ms: number(ms)?, n: number(n)? })
     }
 }
 
@@ -309,25 +297,16 @@ fn check_token(text: &str) -> Result<(), IdError> {
         0 => return Err(IdError::Empty { limit: NAME_BYTES_MAX }),
         1..=NAME_BYTES_MAX => {}
         size => {
-            return Err(IdError::TooLong {
-                size,
-                limit: NAME_BYTES_MAX,
-            });
+            return Err(IdError::TooLong { size, limit: NAME_BYTES_MAX });
         }
     }
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if text.bytes().all(allowed) {
-        Ok(())
-    } else {
-        Err(IdError::ConnId)
-    }
+    if text.bytes().all(allowed) { Ok(()) } else { Err(IdError::ConnId) }
 }
 
 /// The wall clock, in milliseconds since 1970; 0 on a machine whose clock stands before that.
 pub fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |age| age.as_millis() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64)
 }
 
 #[cfg(test)]
@@ -338,10 +317,7 @@ mod tests {
     fn names_are_bounded_in_bytes_and_refuse_controls_and_braces() {
         assert!("店铺".parse::<ShopId>().is_ok());
         assert!("x".repeat(64).parse::<ShopId>().is_ok());
-        assert_eq!(
-            "x".repeat(65).parse::<ShopId>(),
-            Err(IdError::TooLong { size: 65, limit: 64 })
-        );
+        assert_eq!("x".repeat(65).parse::<ShopId>(), Err(IdError::TooLong { size: 65, limit: 64 }));
         assert_eq!("".parse::<DeviceId>(), Err(IdError::Empty { limit: 64 }));
         for bad in ["a\nb", "a\u{7f}", "a\u{85}", "a{b", "}"] {
             assert_eq!(bad.parse::<Name>(), Err(IdError::Character), "{bad:?}");
@@ -355,18 +331,7 @@ mod tests {
         assert!(id("10-9") < id("10-10"));
         assert_eq!(id("10-0").before(), MessageId { ms: 9, n: u64::MAX });
         assert_eq!(id("1700000000000-3").to_string(), "1700000000000-3");
-        for bad in [
-            "",
-            "-",
-            "1",
-            "1-",
-            "-1",
-            "+1-2",
-            "1-2-3",
-            "1-x",
-            "99999999999999999999-0",
-            "1 -2",
-        ] {
+        for bad in ["", "-", "1", "1-", "-1", "+1-2", "1-2-3", "1-x", "99999999999999999999-0", "1 -2"] {
             assert_eq!(bad.parse::<MessageId>(), Err(IdError::MessageId), "{bad:?}");
         }
     }

@@ -21,24 +21,17 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let text = error.to_string();
-            let line = text
-                .lines()
-                .next()
-                .unwrap_or("error: wrong arguments")
-                .trim_start_matches("error: ");
+            let line = text.lines().next().unwrap_or("error: wrong arguments").trim_start_matches("error: ");
             return fail(&format!("{line}; `shoprelay --help` lists what there is"));
         }
     };
     let Some(("serve", matches)) = matches.subcommand() else {
         return fail("say what to do; `shoprelay --help` lists what there is");
     };
-    let flags = SETTINGS
-        .iter()
-        .filter(|setting| setting.kind != Kind::File)
-        .filter_map(|setting| {
-            let value = matches.try_get_one::<String>(setting.key).ok().flatten()?;
-            Some((setting.key, value.clone()))
-        });
+    let flags = SETTINGS.iter().filter(|setting| setting.kind != Kind::File).filter_map(|setting| {
+        let value = matches.try_get_one::<String>(setting.key).ok().flatten()?;
+        Some((setting.key, value.clone()))
+    });
     let config =
         Layers::read(flags, std::env::vars()).and_then(|layers| Ok((layers.check()?, layers.unknown_variables)));
     match config {
@@ -48,29 +41,21 @@ fn main() -> ExitCode {
 }
 
 fn command() -> Command {
-    let serve = Command::new("serve")
-        .about("Run a node of the relay, until SIGTERM")
-        .args(
-            SETTINGS
-                .iter()
-                .filter(|setting| setting.kind != Kind::File)
-                .map(|setting| {
-                    let help = match setting.default {
-                        "" => format!("{} [env: {}]", setting.help, setting.variable()),
-                        default => format!("{} [env: {}] [default: {default}]", setting.help, setting.variable()),
-                    };
-                    let arg = Arg::new(setting.key)
-                        .long(setting.flag())
-                        .help(help)
-                        .hide(setting.kind == Kind::Later);
-                    let is_switch = setting.kind == Kind::Switch || setting.default == "false";
-                    if is_switch {
-                        arg.num_args(0..=1).require_equals(true).default_missing_value("true")
-                    } else {
-                        arg.action(ArgAction::Set)
-                    }
-                }),
-        );
+    let serve = Command::new("serve").about("Run a node of the relay, until SIGTERM").args(
+        SETTINGS.iter().filter(|setting| setting.kind != Kind::File).map(|setting| {
+            let help = match setting.default {
+                "" => format!("{} [env: {}]", setting.help, setting.variable()),
+                default => format!("{} [env: {}] [default: {default}]", setting.help, setting.variable()),
+            };
+            let arg = Arg::new(setting.key).long(setting.flag()).help(help).hide(setting.kind == Kind::Later);
+            let is_switch = setting.kind == Kind::Switch || setting.default == "false";
+            if is_switch {
+                arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+            } else {
+                arg.action(ArgAction::Set)
+            }
+        }),
+    );
     Command::new("shoprelay")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A push relay that gets every message of a shop's devices delivered, and proves it")
@@ -131,11 +116,7 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
 fn log_to_stderr(filter: &str) -> Result<(), String> {
     use std::io::IsTerminal as _;
     // A plain level is the relay's own; libraries would print what passes through them.
-    let directives = if filter.contains('=') {
-        filter.to_owned()
-    } else {
-        format!("warn,shoprelay={filter}")
-    };
+    let directives = if filter.contains('=') { filter.to_owned() } else { format!("warn,shoprelay={filter}") };
     let filter = EnvFilter::try_new(directives).map_err(|error| {
         let error = ConfigError::Value {
             key: "log",
@@ -145,9 +126,7 @@ fn log_to_stderr(filter: &str) -> Result<(), String> {
         };
         error.to_string()
     })?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         log.init()
     } else {

@@ -141,8 +141,7 @@ pub struct Message {
 impl Message {
     /// Whether it is too old to be sent at `now_ms`, given the id it was stored under.
     pub fn is_expired(&self, id: MessageId, now_ms: u64) -> bool {
-        self.ttl
-            .is_some_and(|ttl| now_ms > id.ms.saturating_add(ttl.as_millis() as u64))
+        self.ttl.is_some_and(|ttl| now_ms > id.ms.saturating_add(ttl.as_millis() as u64))
     }
 }
 
@@ -197,10 +196,7 @@ mod tests {
 
     fn content(from: &str, to: Audience, except: &[&str]) -> Content {
         Content {
-            from: Origin::Device {
-                device: device(from),
-                role: Role::Sub,
-            },
+            from: Origin::Device { device: device(from), role: Role::Sub },
             to,
             except: except.iter().map(|name| device(name)).collect(),
             kind: "order".parse().unwrap(),
@@ -211,13 +207,7 @@ mod tests {
     }
 
     fn is_for(content: &Content, name: &str, role: Role) -> bool {
-        content.is_for(Recipient {
-            device: &device(name),
-            role,
-            groups: &[],
-            user: None,
-            conn: None,
-        })
+        content.is_for(Recipient { device: &device(name), role, groups: &[], user: None, conn: None })
     }
 
     #[test]
@@ -235,20 +225,11 @@ mod tests {
         let change = Entry::Status(StatusChange {
             message: MessageId { ms: 1, n: 0 },
             status: "done".parse().unwrap(),
-            by: Origin::Device {
-                device: device("till-1"),
-                role: Role::Main,
-            },
+            by: Origin::Device { device: device("till-1"), role: Role::Main },
             sender: Some(device("hand-1")),
         });
         let for_device = |name: &str, role| {
-            change.is_for(Recipient {
-                device: &device(name),
-                role,
-                groups: &[],
-                user: None,
-                conn: None,
-            })
+            change.is_for(Recipient { device: &device(name), role, groups: &[], user: None, conn: None })
         };
         assert!(!for_device("till-1", Role::Main));
         assert!(for_device("till-2", Role::Main));

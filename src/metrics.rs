@@ -15,9 +15,8 @@ use crate::message::Role;
 use crate::protocol::{CloseCode, ErrorCode};
 
 /// Upper bounds of the buckets of every duration, in seconds.
-const SECONDS: [f64; 16] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0,
-];
+const SECONDS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0];
 
 /// Where a message or a signal came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,49 +175,25 @@ fn describe() {
     describe_gauge!("shoprelay_store_up", "1 while the store answers");
     describe_gauge!("shoprelay_build_info", "1, with the version as a label");
     describe_counter!("shoprelay_messages_published_total", "Messages stored");
-    describe_counter!(
-        "shoprelay_messages_delivered_total",
-        "Messages proven received, each once a device"
-    );
-    describe_counter!(
-        "shoprelay_messages_replayed_total",
-        "Messages sent from the log instead of the feed"
-    );
+    describe_counter!("shoprelay_messages_delivered_total", "Messages proven received, each once a device");
+    describe_counter!("shoprelay_messages_replayed_total", "Messages sent from the log instead of the feed");
     describe_counter!(
         "shoprelay_messages_expired_total",
         "Messages that a device did not get in time, each once a device"
     );
     describe_counter!("shoprelay_publish_refused_total", "Messages and signals refused");
     describe_counter!("shoprelay_signals_total", "Signals taken");
-    describe_counter!(
-        "shoprelay_signals_dropped_total",
-        "Signals that a slow device did not get"
-    );
-    describe_counter!(
-        "shoprelay_feed_gaps_total",
-        "Times a room found that the feed had skipped something"
-    );
+    describe_counter!("shoprelay_signals_dropped_total", "Signals that a slow device did not get");
+    describe_counter!("shoprelay_feed_gaps_total", "Times a room found that the feed had skipped something");
     describe_counter!("shoprelay_feed_deaf_total", "Times the feed was up and nothing arrived");
-    describe_counter!(
-        "shoprelay_log_rewinds_total",
-        "Times a shop's log was found behind what had been read of it"
-    );
+    describe_counter!("shoprelay_log_rewinds_total", "Times a shop's log was found behind what had been read of it");
     describe_counter!("shoprelay_catchup_pages_total", "Pages of the log read to catch up");
-    describe_counter!(
-        "shoprelay_records_unreadable_total",
-        "Stored records or events that this version cannot read"
-    );
+    describe_counter!("shoprelay_records_unreadable_total", "Stored records or events that this version cannot read");
     describe_counter!("shoprelay_logins_total", "Logins");
     describe_counter!("shoprelay_closes_total", "Connections closed by the relay");
     describe_counter!("shoprelay_frames_rejected_total", "Frames refused");
-    describe_histogram!(
-        "shoprelay_delivery_seconds",
-        "From storing a message to the proof that its device has it"
-    );
-    describe_histogram!(
-        "shoprelay_push_seconds",
-        "From storing a message to writing it to a device"
-    );
+    describe_histogram!("shoprelay_delivery_seconds", "From storing a message to the proof that its device has it");
+    describe_histogram!("shoprelay_push_seconds", "From storing a message to writing it to a device");
     describe_histogram!("shoprelay_store_seconds", "Duration of the store's calls");
 }
 

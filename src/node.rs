@@ -37,21 +37,11 @@ const STOP_WAIT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("{setting} {address} cannot be listened on: {cause}; stop what listens there, or choose another address")]
-    Listen {
-        setting: &'static str,
-        address: SocketAddr,
-        cause: std::io::Error,
-    },
+    Listen { setting: &'static str, address: SocketAddr, cause: std::io::Error },
     #[error("the store {url} cannot be used: {cause}")]
-    Store {
-        url: String,
-        cause: crate::store::redis::StartError,
-    },
+    Store { url: String, cause: crate::store::redis::StartError },
     #[error("the store {url} stopped answering during the start: {cause}")]
-    Silent {
-        url: String,
-        cause: crate::store::StoreError,
-    },
+    Silent { url: String, cause: crate::store::StoreError },
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
@@ -87,13 +77,8 @@ struct Listeners {
 impl Listeners {
     fn open(config: &Config) -> Result<Listeners, StartError> {
         let open = |setting, address: Option<SocketAddr>| {
-            let listener = address.map(|address| {
-                http::listen(address).map_err(|cause| StartError::Listen {
-                    setting,
-                    address,
-                    cause,
-                })
-            });
+            let listener = address
+                .map(|address| http::listen(address).map_err(|cause| StartError::Listen { setting, address, cause }));
             listener.transpose()
         };
         Ok(Listeners {
@@ -133,10 +118,7 @@ impl Node {
             prefix: config.store_prefix.clone(),
         };
         let started = RedisStore::start(config.store.secret(), config.store_ca.as_deref(), id.clone(), settings).await;
-        let (store, events) = started.map_err(|cause| StartError::Store {
-            url: url.clone(),
-            cause,
-        })?;
+        let (store, events) = started.map_err(|cause| StartError::Store { url: url.clone(), cause })?;
         let store: Arc<dyn Store> = Arc::new(store);
         let hub = Arc::new(Hub::new(config.limits.shop_publishes_per_s));
         let nodes = Arc::new(Nodes::new(Instant::now()));
@@ -149,10 +131,7 @@ impl Node {
             &config.retention,
             config.limits.log_entries,
         ));
-        let first = store
-            .beat(&id, &NodeReport::default())
-            .await
-            .map_err(|cause| StartError::Silent { url, cause })?;
+        let first = store.beat(&id, &NodeReport::default()).await.map_err(|cause| StartError::Silent { url, cause })?;
         nodes.on_beats(first, Instant::now());
         metrics::store_up(true);
         let relay = Arc::new(Relay::new(RelayParts {
@@ -190,17 +169,7 @@ impl Node {
         keepers.spawn(beat(id.clone(), relay.clone(), nodes, probes.clone()));
         keepers.spawn(upkeep(scrape));
         let (stop_devices, devices) = accept(listeners, &relay, &probes, &mut keepers);
-        Ok(Node {
-            id,
-            relay,
-            probes,
-            store,
-            proofs,
-            addresses,
-            stop_devices,
-            devices,
-            keepers,
-        })
+        Ok(Node { id, relay, probes, store, proofs, addresses, stop_devices, devices, keepers })
     }
 
     /// The node's id.
@@ -245,9 +214,7 @@ fn accept(
     let (stop_devices, stopping) = watch::channel(false);
     if let Some(listener) = listeners.metrics {
         let probes = probes.clone();
-        keepers.spawn(http::accept(listener, None, move |stream| {
-            http::serve_probe(probes.clone(), stream)
-        }));
+        keepers.spawn(http::accept(listener, None, move |stream| http::serve_probe(probes.clone(), stream)));
     }
     if let Some(listener) = listeners.api {
         keepers.spawn(http::accept(listener, None, http::serve_api));
@@ -255,10 +222,7 @@ fn accept(
     let relay = relay.clone();
     let devices = tokio::spawn(async move {
         if let Some(listener) = listeners.devices {
-            http::accept(listener, Some(stopping), move |stream| {
-                http::serve_device(relay.clone(), stream)
-            })
-            .await;
+            http::accept(listener, Some(stopping), move |stream| http::serve_device(relay.clone(), stream)).await;
         }
     });
     (stop_devices, devices)
@@ -270,10 +234,7 @@ async fn beat(id: NodeId, relay: Arc<Relay>, nodes: Arc<Nodes>, probes: Arc<Prob
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let report = NodeReport {
-            sessions: relay.connections() as u64,
-            rooms: relay.hub.len() as u64,
-        };
+        let report = NodeReport { sessions: relay.connections() as u64, rooms: relay.hub.len() as u64 };
         let heard = tokio::time::timeout(BEAT, relay.store.beat(&id, &report)).await;
         let is_up = match heard {
             Ok(Ok(beats)) => {

@@ -36,12 +36,7 @@ struct Seen {
 impl Nodes {
     /// Nothing is known yet.
     pub fn new(now: Instant) -> Nodes {
-        Nodes {
-            state: Mutex::new(State {
-                heard_at: now,
-                seen: HashMap::new(),
-            }),
-        }
+        Nodes { state: Mutex::new(State { heard_at: now, seen: HashMap::new() }) }
     }
 
     /// The store told of these nodes.
@@ -59,13 +54,7 @@ impl Nodes {
                     Some(_) => now,
                     None => now.checked_sub(beat.age).unwrap_or(now),
                 };
-                (
-                    beat.node,
-                    Seen {
-                        beat_ms: beat.at_ms,
-                        changed_at,
-                    },
-                )
+                (beat.node, Seen { beat_ms: beat.at_ms, changed_at })
             })
             .collect();
     }
@@ -82,10 +71,7 @@ impl Nodes {
         // Without word from the store everybody's beat looks old; only what it last told counts.
         let at = now.min(state.heard_at + UNKNOWN_AFTER);
         let since_login = Duration::from_millis(now_ms.saturating_sub(online.since_ms));
-        let since_beat = state
-            .seen
-            .get(&online.node)
-            .map(|seen| at.saturating_duration_since(seen.changed_at));
+        let since_beat = state.seen.get(&online.node).map(|seen| at.saturating_duration_since(seen.changed_at));
         let age = since_beat.map_or(since_login, |since_beat| since_beat.min(since_login));
         if age <= UNKNOWN_AFTER {
             Some(PresenceState::Online)
@@ -105,23 +91,13 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn beat(node: &str, at_ms: u64, age: Duration) -> Beat {
-        Beat {
-            node: node.parse().unwrap(),
-            at_ms,
-            age,
-        }
+        Beat { node: node.parse().unwrap(), at_ms, age }
     }
 
     /// What is known of a device that logged in on `node` a minute ago.
     fn state(nodes: &Nodes, node: &str, now: Instant) -> Option<PresenceState> {
         let (device, conn) = ("d".parse().unwrap(), "n.1".parse().unwrap());
-        let online = Online {
-            device,
-            role: Role::Sub,
-            conn,
-            node: node.parse().unwrap(),
-            since_ms: 0,
-        };
+        let online = Online { device, role: Role::Sub, conn, node: node.parse().unwrap(), since_ms: 0 };
         nodes.state_of(&online, now, 60_000)
     }
 
@@ -132,13 +108,7 @@ mod tests {
         let mut states = Vec::new();
         for second in 0..=12u32 {
             let now = start + second * SECOND;
-            nodes.on_beats(
-                vec![
-                    beat("dead", 1, second * SECOND),
-                    beat("live", u64::from(second), SECOND),
-                ],
-                now,
-            );
+            nodes.on_beats(vec![beat("dead", 1, second * SECOND), beat("live", u64::from(second), SECOND)], now);
             states.push(state(&nodes, "dead", now));
             assert_eq!(state(&nodes, "live", now), Some(PresenceState::Online));
         }
@@ -167,13 +137,7 @@ mod tests {
         let now = Instant::now();
         let nodes = Nodes::new(now);
         let (device, conn) = ("d".parse().unwrap(), "n.1".parse().unwrap());
-        let online = Online {
-            device,
-            role: Role::Sub,
-            conn,
-            node: "new".parse().unwrap(),
-            since_ms: 59_000,
-        };
+        let online = Online { device, role: Role::Sub, conn, node: "new".parse().unwrap(), since_ms: 59_000 };
         assert_eq!(nodes.state_of(&online, now, 60_000), Some(PresenceState::Online));
         assert_eq!(nodes.state_of(&online, now, 69_000), Some(PresenceState::Unknown));
         assert_eq!(nodes.state_of(&online, now, 70_000), None);

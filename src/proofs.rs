@@ -82,19 +82,12 @@ impl Pending {
 impl Proofs {
     /// Nothing waits yet.
     pub fn new(store: Arc<dyn Store>) -> Proofs {
-        Proofs {
-            store,
-            state: Mutex::default(),
-            wake: Notify::new(),
-            emptied: Notify::new(),
-        }
+        Proofs { store, state: Mutex::default(), wake: Notify::new(), emptied: Notify::new() }
     }
 
     /// A device proved receipt.
     pub fn proven(&self, shop: &ShopId, device: &DeviceId, proven: Proven) {
-        self.change(shop, |pending| {
-            pending.marks.entry(device.clone()).or_default().add(proven)
-        });
+        self.change(shop, |pending| pending.marks.entry(device.clone()).or_default().add(proven));
     }
 
     /// A connection ended: its presence goes once its proofs are written.
@@ -157,10 +150,7 @@ impl Proofs {
             let Some(pending) = state.shops.get_mut(&shop) else {
                 return;
             };
-            (
-                std::mem::take(&mut pending.marks),
-                std::mem::take(&mut pending.departures),
-            )
+            (std::mem::take(&mut pending.marks), std::mem::take(&mut pending.departures))
         };
         let (marks, departures, outcome) = self.write(&shop, marks, departures).await;
         if let Err(error) = outcome {
@@ -195,18 +185,10 @@ impl Proofs {
         shop: &ShopId,
         pending: HashMap<DeviceId, PendingMark>,
         mut departures: Vec<(DeviceId, ConnId)>,
-    ) -> (
-        HashMap<DeviceId, PendingMark>,
-        Vec<(DeviceId, ConnId)>,
-        Result<(), StoreError>,
-    ) {
+    ) -> (HashMap<DeviceId, PendingMark>, Vec<(DeviceId, ConnId)>, Result<(), StoreError>) {
         let marks: Vec<Mark> = pending
             .iter()
-            .map(|(device, mark)| Mark {
-                device: device.clone(),
-                through: mark.through,
-                expired: mark.expired.clone(),
-            })
+            .map(|(device, mark)| Mark { device: device.clone(), through: mark.through, expired: mark.expired.clone() })
             .collect();
         if !marks.is_empty() {
             match self.store.mark_delivered(shop, &marks).await {
@@ -243,12 +225,7 @@ fn count(marks: &[Mark], mut pending: HashMap<DeviceId, PendingMark>, outcomes: 
         for (message, receipt_to) in proofs.delivered.into_iter().filter(|(id, _)| id > from) {
             metrics::delivered(Duration::from_millis(now_ms.saturating_sub(message.ms)));
             if let Some(sender) = receipt_to {
-                receipts.push(Receipt {
-                    sender,
-                    message,
-                    device: mark.device.clone(),
-                    at_ms: now_ms,
-                });
+                receipts.push(Receipt { sender, message, device: mark.device.clone(), at_ms: now_ms });
             }
         }
     }

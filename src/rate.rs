@@ -22,11 +22,7 @@ impl Bucket {
     /// A full bucket.
     pub fn new(per_s: u32, now: Instant) -> Bucket {
         let per_s = f64::from(per_s);
-        Bucket {
-            per_s,
-            level: per_s * BURST_SECONDS,
-            at: now,
-        }
+        Bucket { per_s, level: per_s * BURST_SECONDS, at: now }
     }
 
     /// Takes one token.

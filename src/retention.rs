@@ -18,10 +18,7 @@ use crate::nodes::Nodes;
 use crate::store::{Device, PageLimit, Store, StoreError, Stored};
 
 /// How much of a log is read at once.
-const PAGE: PageLimit = PageLimit {
-    entries: 500,
-    bytes: 4 << 20,
-};
+const PAGE: PageLimit = PageLimit { entries: 500, bytes: 4 << 20 };
 /// Entries that making room looks at, at most.
 const SEARCH_MAX: usize = 10_000;
 /// The share of a full log that is removed at once where it may be.
@@ -51,15 +48,7 @@ impl Retention {
         log_entries: u64,
     ) -> Retention {
         let (messages, devices) = (kept.messages, kept.devices);
-        Retention {
-            store,
-            nodes,
-            node,
-            messages,
-            devices,
-            log_entries,
-            full: Mutex::default(),
-        }
+        Retention { store, nodes, node, messages, devices, log_entries, full: Mutex::default() }
     }
 
     /// Removes what every registered device of the shop is past, the oldest first; whether it removed
@@ -94,13 +83,7 @@ impl Retention {
         let mut through = match devices.iter().map(|device| device.cursor).min() {
             Some(cursor) => cursor,
             None => {
-                return Ok(self
-                    .store
-                    .heads(std::slice::from_ref(shop))
-                    .await?
-                    .first()
-                    .copied()
-                    .unwrap_or_default());
+                return Ok(self.store.heads(std::slice::from_ref(shop)).await?.first().copied().unwrap_or_default());
             }
         };
         let mut seen = 0;
@@ -154,11 +137,7 @@ impl Retention {
         let mut after = MessageId::ZERO;
         loop {
             let page = self.store.read(shop, after, PAGE).await?;
-            let old: Vec<&Stored> = page
-                .entries
-                .iter()
-                .take_while(|stored| stored.id.ms < cutoff_ms)
-                .collect();
+            let old: Vec<&Stored> = page.entries.iter().take_while(|stored| stored.id.ms < cutoff_ms).collect();
             let Some(last) = old.last() else { return Ok(()) };
             if devices.is_none() {
                 devices = Some(self.store.devices(shop).await?);
@@ -183,13 +162,7 @@ impl Retention {
 
     async fn forget_devices(&self, shop: &ShopId) -> Result<(), StoreError> {
         let cutoff_ms = unix_ms().saturating_sub(self.devices.as_millis() as u64);
-        for device in self
-            .store
-            .devices(shop)
-            .await?
-            .iter()
-            .filter(|device| device.last_seen_ms < cutoff_ms)
-        {
+        for device in self.store.devices(shop).await?.iter().filter(|device| device.last_seen_ms < cutoff_ms) {
             if self.store.forget(shop, &device.device, cutoff_ms).await? {
                 warn!(%shop, device = %device.device, "forgot a device that has been away for too long");
             }

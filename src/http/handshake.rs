@@ -39,11 +39,7 @@ struct Shaken {
 pub async fn serve_device(relay: Arc<Relay>, stream: TcpStream) {
     let at = Instant::now();
     // Boxed, so that what HTTP needs is gone once the WebSocket is there.
-    let shaken = Box::pin(tokio::time::timeout(
-        relay.session.login_timeout,
-        shake(relay.clone(), stream),
-    ))
-    .await;
+    let shaken = Box::pin(tokio::time::timeout(relay.session.login_timeout, shake(relay.clone(), stream))).await;
     let Ok(Some((encoding, upgraded, place))) = shaken else {
         return;
     };
@@ -52,18 +48,7 @@ pub async fn serve_device(relay: Arc<Relay>, stream: TcpStream) {
     };
     let mut stream = parts.io.into_inner();
     let (read, write) = stream.split();
-    socket::serve(
-        relay,
-        read,
-        write,
-        Accepted {
-            encoding,
-            at,
-            first: parts.read_buf,
-            place,
-        },
-    )
-    .await;
+    socket::serve(relay, read, write, Accepted { encoding, at, first: parts.read_buf, place }).await;
 }
 
 async fn shake(relay: Arc<Relay>, stream: TcpStream) -> Option<(Encoding, Upgraded, Place)> {
@@ -73,19 +58,11 @@ async fn shake(relay: Arc<Relay>, stream: TcpStream) -> Option<(Encoding, Upgrad
         async { Ok::<_, Infallible>(reply) }
     });
     let http = hyper::server::conn::http1::Builder::new();
-    if let Err(error) = http
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await
-    {
+    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
         debug!(%error, "a connection failed before its WebSocket");
         return None;
     }
-    let Shaken {
-        encoding,
-        upgrade,
-        place,
-    } = shaken.into_inner()?;
+    let Shaken { encoding, upgrade, place } = shaken.into_inner()?;
     Some((encoding, upgrade.await.ok()?, place))
 }
 
@@ -101,57 +78,34 @@ fn upgrade(relay: &Arc<Relay>, mut request: Request<Incoming>, shaken: &Mutex<Op
     let headers = request.headers();
     if !has_token(headers, CONNECTION, "upgrade") || !has_token(headers, UPGRADE, "websocket") {
         let mut refusal = text(StatusCode::UPGRADE_REQUIRED, "this is the address of a WebSocket\n");
-        refusal
-            .headers_mut()
-            .insert(UPGRADE, HeaderValue::from_static("websocket"));
+        refusal.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         return Err(refusal);
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let mut refusal = text(
-            StatusCode::UPGRADE_REQUIRED,
-            "this server speaks version 13 of WebSocket\n",
-        );
-        refusal
-            .headers_mut()
-            .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        let mut refusal = text(StatusCode::UPGRADE_REQUIRED, "this server speaks version 13 of WebSocket\n");
+        refusal.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(refusal);
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
     let key = key.filter(|key| BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16));
     let Some(key) = key else {
-        return Err(text(
-            StatusCode::BAD_REQUEST,
-            "Sec-WebSocket-Key must be 16 bytes in base64\n",
-        ));
+        return Err(text(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64\n"));
     };
     let accept = BASE64.encode(Sha1::new().chain_update(key).chain_update(KEY_SUFFIX).finalize());
     let offers = headers.contains_key(SEC_WEBSOCKET_PROTOCOL);
-    let chosen = Encoding::first_of(
-        headers
-            .get_all(SEC_WEBSOCKET_PROTOCOL)
-            .iter()
-            .filter_map(|line| line.to_str().ok()),
-    );
+    let chosen =
+        Encoding::first_of(headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|line| line.to_str().ok()));
     if offers && chosen.is_none() {
-        let known = [Encoding::Json, Encoding::MsgPack]
-            .map(Encoding::subprotocol)
-            .join(" and ");
+        let known = [Encoding::Json, Encoding::MsgPack].map(Encoding::subprotocol).join(" and ");
         return Err(text(StatusCode::BAD_REQUEST, format!("the subprotocols are {known}\n")));
     }
     let Some(place) = relay.admit() else {
-        let mut refusal = text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "this node has no room for another connection\n",
-        );
+        let mut refusal = text(StatusCode::SERVICE_UNAVAILABLE, "this node has no room for another connection\n");
         refusal.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         return Err(refusal);
     };
     let encoding = chosen.unwrap_or(Encoding::Json);
-    *shaken.lock() = Some(Shaken {
-        encoding,
-        upgrade: hyper::upgrade::on(&mut request),
-        place,
-    });
+    *shaken.lock() = Some(Shaken { encoding, upgrade: hyper::upgrade::on(&mut request), place });
     let mut reply = text(StatusCode::SWITCHING_PROTOCOLS, Bytes::new());
     let headers = reply.headers_mut();
     headers.clear();
@@ -168,9 +122,6 @@ fn upgrade(relay: &Arc<Relay>, mut request: Request<Incoming>, shaken: &Mutex<Op
 
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     let lines = headers.get_all(name);
-    let mut tokens = lines
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','));
+    let mut tokens = lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
     tokens.any(|found| found.trim().eq_ignore_ascii_case(token))
 }

@@ -54,11 +54,7 @@ impl Probes {
                 Ok(()) => text(StatusCode::OK, "ready\n"),
                 Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
             },
-            "/metrics" => reply(
-                StatusCode::OK,
-                "text/plain; version=0.0.4; charset=utf-8",
-                self.scrape.render(),
-            ),
+            "/metrics" => reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.scrape.render()),
             _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n"),
         }
     }
@@ -72,10 +68,7 @@ pub async fn serve_probe(probes: Arc<Probes>, stream: TcpStream) {
 /// Serves one connection of the API listener, which so far only says that nothing is there.
 pub async fn serve_api(stream: TcpStream) {
     const PROBLEM: &str = r#"{"type":"about:blank","title":"Not Found","status":404,"code":"not_found","detail":"the HTTP API is not in this version yet"}"#;
-    serve(stream, |_| {
-        reply(StatusCode::NOT_FOUND, "application/problem+json", PROBLEM)
-    })
-    .await;
+    serve(stream, |_| reply(StatusCode::NOT_FOUND, "application/problem+json", PROBLEM)).await;
 }
 
 async fn serve(stream: TcpStream, answer: impl Fn(Request<Incoming>) -> Reply) {

@@ -82,10 +82,7 @@ impl Hub {
 
     /// Every room there is.
     pub fn rooms(&self) -> Vec<Arc<Room>> {
-        self.shards
-            .iter()
-            .flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>())
-            .collect()
+        self.shards.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
     }
 
     /// How many rooms there are.
@@ -100,18 +97,13 @@ impl Hub {
 
     /// Rooms that nobody has used for `linger`.
     pub fn idle(&self, now: Instant, linger: Duration) -> Vec<Arc<Room>> {
-        self.rooms()
-            .into_iter()
-            .filter(|room| room.is_idle(now, linger))
-            .collect()
+        self.rooms().into_iter().filter(|room| room.is_idle(now, linger)).collect()
     }
 
     /// Forgets a room, unless somebody came to use it; says whether it is gone.
     pub fn remove(&self, room: &Room, now: Instant) -> bool {
         let mut rooms = self.shard(room.shop()).lock();
-        let is_idle = rooms
-            .get(room.shop())
-            .is_some_and(|found| found.is_idle(now, Duration::ZERO));
+        let is_idle = rooms.get(room.shop()).is_some_and(|found| found.is_idle(now, Duration::ZERO));
         if is_idle {
             rooms.remove(room.shop());
             metrics::room_closed();

@@ -44,13 +44,7 @@ impl Frames {
 impl Push {
     /// An entry to be sent.
     pub fn new(id: MessageId, entry: Entry, status: Option<Name>, is_replay: bool) -> Push {
-        Push {
-            id,
-            entry,
-            status,
-            is_replay,
-            frames: Frames::default(),
-        }
+        Push { id, entry, status, is_replay, frames: Frames::default() }
     }
 
     /// The finished frame: `finish` wraps the encoded op, once per encoding. None where the entry
@@ -69,16 +63,11 @@ impl Push {
 impl SignalPush {
     /// A signal to be sent.
     pub fn new(signal: Signal) -> SignalPush {
-        SignalPush {
-            signal,
-            frames: Frames::default(),
-        }
+        SignalPush { signal, frames: Frames::default() }
     }
 
     /// As [`Push::frame`].
     pub fn frame(&self, encoding: Encoding, finish: impl FnOnce(Vec<u8>) -> Bytes) -> Option<Bytes> {
-        self.frames.get(encoding, || {
-            protocol::signal_frame(encoding, &self.signal).ok().map(finish)
-        })
+        self.frames.get(encoding, || protocol::signal_frame(encoding, &self.signal).ok().map(finish))
     }
 }

@@ -109,11 +109,7 @@ impl Room {
             idle_since: now,
             publishes: Bucket::new(publishes_per_s, now),
         };
-        Room {
-            shop,
-            state: Mutex::new(state),
-            subscribed: AsyncMutex::new(false),
-        }
+        Room { shop, state: Mutex::new(state), subscribed: AsyncMutex::new(false) }
     }
 
     /// The shop.
@@ -213,21 +209,13 @@ impl Room {
             return Applied::Taken;
         }
         state.is_reading = true;
-        if prev < position {
-            Applied::Rewound
-        } else {
-            Applied::Gap
-        }
+        if prev < position { Applied::Rewound } else { Applied::Gap }
     }
 
     /// A reading of the log begins, from [`Reading::from`] on.
     pub fn begin_reading(&self) -> Reading {
         let state = self.state.lock();
-        Reading {
-            from: state.position.unwrap_or(MessageId::ZERO),
-            heard: state.heard,
-            rewinds: state.rewinds,
-        }
+        Reading { from: state.position.unwrap_or(MessageId::ZERO), heard: state.heard, rewinds: state.rewinds }
     }
 
     /// An entry was read from the log, right after the one read before it.
@@ -265,11 +253,7 @@ impl Room {
             return HeadCheck::Rewound;
         }
         state.heard = state.heard.max(head);
-        if state.needs_reading() {
-            HeadCheck::Behind
-        } else {
-            HeadCheck::Fine
-        }
+        if state.needs_reading() { HeadCheck::Behind } else { HeadCheck::Fine }
     }
 
     /// The log was rewound: the room stands at its end, and each session goes back to the cursor that
@@ -292,9 +276,7 @@ impl Room {
     pub fn replaced(&self, conn: &ConnId) {
         let state = self.state.lock();
         for member in state.members.iter().filter(|member| member.conn == *conn) {
-            member
-                .outbox
-                .close(Close::new(CloseCode::Replaced, "replaced by a newer login"));
+            member.outbox.close(Close::new(CloseCode::Replaced, "replaced by a newer login"));
         }
     }
 
@@ -309,22 +291,14 @@ impl Room {
     /// The devices here with their connections.
     pub fn members(&self) -> Vec<(DeviceId, ConnId)> {
         let state = self.state.lock();
-        state
-            .members
-            .iter()
-            .map(|member| (member.device.clone(), member.conn.clone()))
-            .collect()
+        state.members.iter().map(|member| (member.device.clone(), member.conn.clone())).collect()
     }
 
     /// A signal came from the feed.
     pub fn on_signal(&self, signal: Signal) {
         let state = self.state.lock();
         let push = Arc::new(SignalPush::new(signal));
-        for member in state
-            .members
-            .iter()
-            .filter(|member| push.signal.content.is_for(member.recipient()))
-        {
+        for member in state.members.iter().filter(|member| push.signal.content.is_for(member.recipient())) {
             member.outbox.push_unstored(Parcel::Signal(push.clone()));
         }
     }
@@ -333,11 +307,7 @@ impl Room {
     pub fn on_receipt(&self, sender: &DeviceId, message: MessageId, device: &DeviceId, at_ms: u64) {
         let state = self.state.lock();
         for member in state.members.iter().filter(|member| member.device == *sender) {
-            member.outbox.push_unstored(Parcel::Receipt {
-                message,
-                device: device.clone(),
-                at_ms,
-            });
+            member.outbox.push_unstored(Parcel::Receipt { message, device: device.clone(), at_ms });
         }
     }
 }
@@ -355,11 +325,7 @@ impl State {
     }
 
     fn give(&mut self, prev: MessageId, push: &Arc<Push>) {
-        for member in self
-            .members
-            .iter()
-            .filter(|member| push.entry.is_for(member.recipient()))
-        {
+        for member in self.members.iter().filter(|member| push.entry.is_for(member.recipient())) {
             member.outbox.push(push, prev);
         }
         self.position = Some(push.id);
@@ -378,10 +344,7 @@ mod tests {
 
     fn push(ms: u64) -> Arc<Push> {
         let content = Content {
-            from: Origin::Device {
-                device: "hand".parse().unwrap(),
-                role: Role::Sub,
-            },
+            from: Origin::Device { device: "hand".parse().unwrap(), role: Role::Sub },
             to: Audience::Mains,
             except: Vec::new(),
             kind: "t".parse().unwrap(),
@@ -389,12 +352,7 @@ mod tests {
             data: None,
             user_info: None,
         };
-        let message = Message {
-            content,
-            status: "open".parse().unwrap(),
-            ttl: None,
-            receipt: false,
-        };
+        let message = Message { content, status: "open".parse().unwrap(), ttl: None, receipt: false };
         Arc::new(Push::new(id(ms), Entry::Message(message), None, false))
     }
 
@@ -419,13 +377,7 @@ mod tests {
         let parcels = outbox.take().parcels;
         parcels
             .iter()
-            .filter_map(|parcel| {
-                if let Parcel::Entry(push) = parcel {
-                    Some(push.id.ms)
-                } else {
-                    None
-                }
-            })
+            .filter_map(|parcel| if let Parcel::Entry(push) = parcel { Some(push.id.ms) } else { None })
             .collect()
     }
 
@@ -442,11 +394,7 @@ mod tests {
     fn a_gap_is_read_once_and_what_is_heard_meanwhile_is_not_lost() {
         let (room, outbox) = room_at(10);
         assert_eq!(room.on_entry(id(11), &push(12)), Applied::Gap);
-        assert_eq!(
-            room.on_entry(id(12), &push(13)),
-            Applied::Noted,
-            "somebody reads already"
-        );
+        assert_eq!(room.on_entry(id(12), &push(13)), Applied::Noted, "somebody reads already");
         let reading = room.begin_reading();
         assert_eq!(reading.from, id(10));
         assert_eq!(room.on_entry(id(13), &push(14)), Applied::Noted);
@@ -456,10 +404,7 @@ mod tests {
         assert!(room.caught_up(id(12), &reading), "14 was heard of");
         let reading = room.begin_reading();
         room.on_replay(&push(13));
-        assert!(
-            !room.caught_up(id(13), &reading),
-            "14 was not in the log, so it was trimmed"
-        );
+        assert!(!room.caught_up(id(13), &reading), "14 was not in the log, so it was trimmed");
         assert_eq!(taken(&outbox), [11, 12, 13]);
         assert_eq!(room.on_entry(id(13), &push(15)), Applied::Taken);
     }
@@ -485,11 +430,7 @@ mod tests {
         let (room, _) = room_at(10);
         assert_eq!(room.check_head(id(10), id(10)), HeadCheck::Fine);
         assert_eq!(room.check_head(id(10), id(11)), HeadCheck::Behind);
-        assert_eq!(
-            room.check_head(id(10), id(11)),
-            HeadCheck::Fine,
-            "somebody reads already"
-        );
+        assert_eq!(room.check_head(id(10), id(11)), HeadCheck::Fine, "somebody reads already");
         let (room, _) = room_at(10);
         assert_eq!(room.check_head(id(10), id(9)), HeadCheck::Rewound);
     }

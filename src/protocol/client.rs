@@ -137,12 +137,8 @@ pub struct Refused {
 /// # Errors
 /// [`Refused`] says what to answer; nothing of the frame was taken.
 pub fn decode(encoding: Encoding, kind: FrameKind, frame: &[u8]) -> Result<ClientFrame, Refused> {
-    let malformed = |message: String| Refused {
-        reference: None,
-        code: ErrorCode::BadRequest,
-        message,
-        malformed: true,
-    };
+    let malformed =
+        |message: String| Refused { reference: None, code: ErrorCode::BadRequest, message, malformed: true };
     if kind != FrameKind::of(encoding) {
         return Err(malformed(match encoding {
             Encoding::Json => "shoprelay.v1.json takes text frames, this one is binary".into(),
@@ -162,35 +158,19 @@ pub fn decode(encoding: Encoding, kind: FrameKind, frame: &[u8]) -> Result<Clien
         RefField::Valid(reference) => Some(reference),
         RefField::Invalid => {
             let message = format!("ref must be an integer or a text of at most {REF_BYTES_MAX} bytes");
-            return Err(Refused {
-                reference: None,
-                code: ErrorCode::BadRequest,
-                message,
-                malformed: false,
-            });
+            return Err(Refused { reference: None, code: ErrorCode::BadRequest, message, malformed: false });
         }
     };
-    let refuse = |code, message| Refused {
-        reference: reference.clone(),
-        code,
-        message,
-        malformed: false,
-    };
+    let refuse = |code, message| Refused { reference: reference.clone(), code, message, malformed: false };
     let bad = |message: String| refuse(ErrorCode::BadRequest, message);
     let op = match head.op.as_str() {
         "login" => ClientOp::Login(fields(encoding, frame).map_err(bad)?),
         "notify" => ClientOp::Notify(Box::new(
-            fields::<NotifyFields>(encoding, frame)
-                .and_then(NotifyFields::check)
-                .map_err(bad)?,
+            fields::<NotifyFields>(encoding, frame).and_then(NotifyFields::check).map_err(bad)?,
         )),
         "ack" => ClientOp::Ack(fields::<AckFields>(encoding, frame).map_err(bad)?.id),
         "deal" => ClientOp::Deal(fields(encoding, frame).map_err(bad)?),
-        "list" => ClientOp::List(
-            fields::<ListFields>(encoding, frame)
-                .and_then(ListFields::check)
-                .map_err(bad)?,
-        ),
+        "list" => ClientOp::List(fields::<ListFields>(encoding, frame).and_then(ListFields::check).map_err(bad)?),
         "online" => ClientOp::Online(fields::<OnlineFields>(encoding, frame).map_err(bad)?.role),
         "ping" => ClientOp::Ping,
         "logout" => ClientOp::Logout,
@@ -322,11 +302,7 @@ impl ListFields {
                 _ => ListStatus::Is(name),
             },
         };
-        Ok(List {
-            status,
-            after: self.after.unwrap_or(MessageId::ZERO),
-            limit: usize::from(limit),
-        })
+        Ok(List { status, after: self.after.unwrap_or(MessageId::ZERO), limit: usize::from(limit) })
     }
 }
 
@@ -460,8 +436,6 @@ impl<'de> Visitor<'de> for ToVisitor {
                 return Err(de::Error::custom("to names more than one audience"));
             }
         }
-        found
-            .map(To)
-            .ok_or_else(|| de::Error::custom("to names no audience; give devices, group, user or conns"))
+        found.map(To).ok_or_else(|| de::Error::custom("to names no audience; give devices, group, user or conns"))
     }
 }

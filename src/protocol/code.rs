@@ -101,9 +101,6 @@ pub struct Close {
 impl Close {
     /// A close with a fixed reason.
     pub fn new(code: CloseCode, reason: &'static str) -> Close {
-        Close {
-            code,
-            reason: Cow::Borrowed(reason),
-        }
+        Close { code, reason: Cow::Borrowed(reason) }
     }
 }

@@ -36,11 +36,10 @@ impl Encoding {
     /// The first subprotocol of a client's offers that the relay speaks.
     pub fn first_of<'a>(offers: impl IntoIterator<Item = &'a str>) -> Option<Encoding> {
         let known = [Encoding::Json, Encoding::MsgPack];
-        offers.into_iter().flat_map(|line| line.split(',')).find_map(|offer| {
-            known
-                .into_iter()
-                .find(|encoding| encoding.subprotocol() == offer.trim())
-        })
+        offers
+            .into_iter()
+            .flat_map(|line| line.split(','))
+            .find_map(|offer| known.into_iter().find(|encoding| encoding.subprotocol() == offer.trim()))
     }
 }
 
@@ -67,10 +66,7 @@ mod tests {
 
     #[test]
     fn the_first_subprotocol_that_is_spoken_is_chosen() {
-        assert_eq!(
-            Encoding::first_of(["mqtt, shoprelay.v1.msgpack", "shoprelay.v1.json"]),
-            Some(Encoding::MsgPack)
-        );
+        assert_eq!(Encoding::first_of(["mqtt, shoprelay.v1.msgpack", "shoprelay.v1.json"]), Some(Encoding::MsgPack));
         assert_eq!(Encoding::first_of(["shoprelay.v2.json"]), None);
     }
 }

@@ -153,13 +153,7 @@ pub fn message_frame(
 ) -> Result<Vec<u8>, EncodeError> {
     encode(
         encoding,
-        &MessageOp {
-            op: Some("message"),
-            id,
-            message,
-            status: status.unwrap_or(&message.status),
-            item: None,
-        },
+        &MessageOp { op: Some("message"), id, message, status: status.unwrap_or(&message.status), item: None },
     )
 }
 
@@ -187,14 +181,7 @@ pub fn status_frame(encoding: Encoding, id: MessageId, change: &StatusChange) ->
     }
     encode(
         encoding,
-        &StatusOp {
-            op: "status",
-            id,
-            message: change.message,
-            status: &change.status,
-            by: &change.by,
-            at: id.ms,
-        },
+        &StatusOp { op: "status", id, message: change.message, status: &change.status, by: &change.by, at: id.ms },
     )
 }
 
@@ -238,14 +225,7 @@ impl Serialize for MessageOp<'_> {
 impl Serialize for Item {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let status = self.dealt.as_ref().map_or(&self.message.status, |(status, _)| status);
-        MessageOp {
-            op: None,
-            id: self.id,
-            message: &self.message,
-            status,
-            item: Some(self),
-        }
-        .serialize(serializer)
+        MessageOp { op: None, id: self.id, message: &self.message, status, item: Some(self) }.serialize(serializer)
     }
 }
 
@@ -337,21 +317,13 @@ mod tests {
     use super::*;
     use crate::protocol::{ClientOp, FrameKind, decode};
 
-    const ID: MessageId = MessageId {
-        ms: 1_700_000_000_000,
-        n: 2,
-    };
+    const ID: MessageId = MessageId { ms: 1_700_000_000_000, n: 2 };
 
     fn message(encoding: Encoding, frame: &[u8]) -> Message {
-        let ClientOp::Notify(notify) = decode(encoding, FrameKind::of(encoding), frame).unwrap().op else {
-            panic!()
-        };
+        let ClientOp::Notify(notify) = decode(encoding, FrameKind::of(encoding), frame).unwrap().op else { panic!() };
         Message {
             content: Content {
-                from: Origin::Device {
-                    device: "hand-1".parse().unwrap(),
-                    role: Role::Sub,
-                },
+                from: Origin::Device { device: "hand-1".parse().unwrap(), role: Role::Sub },
                 to: notify.to.unwrap_or(Audience::Mains),
                 except: notify.except,
                 kind: notify.kind,
@@ -367,10 +339,7 @@ mod tests {
 
     #[test]
     fn a_message_reads_as_the_contract_says() {
-        let message = message(
-            Encoding::Json,
-            br#"{"op":"notify","type":"add","table":"12","data":{"dishes": [1,2]}}"#,
-        );
+        let message = message(Encoding::Json, br#"{"op":"notify","type":"add","table":"12","data":{"dishes": [1,2]}}"#);
         let frame = message_frame(Encoding::Json, ID, &message, None).unwrap();
         assert_eq!(
             String::from_utf8(frame).unwrap(),
@@ -393,22 +362,10 @@ mod tests {
 
     #[test]
     fn absent_and_null_follow_the_contract() {
-        let accepted = ServerOp::Accepted {
-            reference: None,
-            id: None,
-            duplicate: false,
-        };
-        assert_eq!(
-            encode(Encoding::Json, &accepted).unwrap(),
-            br#"{"op":"accepted","id":null,"duplicate":false}"#
-        );
-        let pong = ServerOp::Pong {
-            reference: Some(Ref::UInt(7)),
-        };
+        let accepted = ServerOp::Accepted { reference: None, id: None, duplicate: false };
+        assert_eq!(encode(Encoding::Json, &accepted).unwrap(), br#"{"op":"accepted","id":null,"duplicate":false}"#);
+        let pong = ServerOp::Pong { reference: Some(Ref::UInt(7)) };
         assert_eq!(encode(Encoding::Json, &pong).unwrap(), br#"{"op":"pong","ref":7}"#);
-        assert_eq!(
-            encode(Encoding::MsgPack, &pong).unwrap(),
-            b"\x82\xa2op\xa4pong\xa3ref\x07"
-        );
+        assert_eq!(encode(Encoding::MsgPack, &pong).unwrap(), b"\x82\xa2op\xa4pong\xa3ref\x07");
     }
 }

@@ -54,9 +54,7 @@ impl<'de> Deserialize<'de> for Captured {
 fn check_json(text: &str) -> Result<(), String> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let mut nowhere = serde_json::Serializer::new(std::io::sink());
-    Forward::new(&mut deserializer, 0)
-        .serialize(&mut nowhere)
-        .map_err(|cause| cause.to_string())?;
+    Forward::new(&mut deserializer, 0).serialize(&mut nowhere).map_err(|cause| cause.to_string())?;
     match first_wide_integer(text) {
         Some(number) => Err(format!("the integer {number} does not fit into 64 bits")),
         None => Ok(()),
@@ -80,9 +78,8 @@ fn first_wide_integer(text: &str) -> Option<&str> {
             }
             b'-' | b'0'..=b'9' => {
                 let rest = text.get(at..)?;
-                let end = rest
-                    .find(|c: char| !matches!(c, '0'..='9' | '-' | '+' | '.' | 'e' | 'E'))
-                    .unwrap_or(rest.len());
+                let end =
+                    rest.find(|c: char| !matches!(c, '0'..='9' | '-' | '+' | '.' | 'e' | 'E')).unwrap_or(rest.len());
                 let number = rest.get(..end)?;
                 let is_integer = !number.contains(['.', 'e', 'E']);
                 if is_integer && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
@@ -123,23 +120,14 @@ struct Forward<D> {
 
 impl<D> Forward<D> {
     fn new(deserializer: D, depth: usize) -> Self {
-        Forward {
-            deserializer: Cell::new(Some(deserializer)),
-            depth,
-        }
+        Forward { deserializer: Cell::new(Some(deserializer)), depth }
     }
 }
 
 impl<'de, D: Deserializer<'de>> Serialize for Forward<D> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let deserializer = self
-            .deserializer
-            .take()
-            .ok_or_else(|| ser::Error::custom("a value is read once"))?;
-        let visitor = ForwardVisitor {
-            serializer,
-            depth: self.depth,
-        };
+        let deserializer = self.deserializer.take().ok_or_else(|| ser::Error::custom("a value is read once"))?;
+        let visitor = ForwardVisitor { serializer, depth: self.depth };
         deserializer.deserialize_any(visitor).map_err(ser::Error::custom)
     }
 }
@@ -152,9 +140,7 @@ struct ForwardVisitor<S> {
 impl<S> ForwardVisitor<S> {
     fn deeper<E: de::Error>(&self) -> Result<usize, E> {
         if self.depth >= VALUE_DEPTH_MAX {
-            return Err(E::custom(format_args!(
-                "nested more than {VALUE_DEPTH_MAX} levels deep"
-            )));
+            return Err(E::custom(format_args!("nested more than {VALUE_DEPTH_MAX} levels deep")));
         }
         Ok(self.depth + 1)
     }
@@ -207,38 +193,15 @@ impl<'de, S: Serializer> Visitor<'de> for ForwardVisitor<S> {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<S::Ok, A::Error> {
         let depth = self.deeper()?;
-        let mut out = self
-            .serializer
-            .serialize_seq(seq.size_hint())
-            .map_err(de::Error::custom)?;
-        while seq
-            .next_element_seed(Element::<_, S> {
-                out: &mut out,
-                depth,
-                marker: PhantomData,
-            })?
-            .is_some()
-        {}
+        let mut out = self.serializer.serialize_seq(seq.size_hint()).map_err(de::Error::custom)?;
+        while seq.next_element_seed(Element::<_, S> { out: &mut out, depth, marker: PhantomData })?.is_some() {}
         out.end().map_err(de::Error::custom)
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<S::Ok, A::Error> {
         let depth = self.deeper()?;
-        let mut out = self
-            .serializer
-            .serialize_map(map.size_hint())
-            .map_err(de::Error::custom)?;
-        while map
-            .next_key_seed(Key::<_, S> {
-                out: &mut out,
-                marker: PhantomData,
-            })?
-            .is_some()
-        {
-            map.next_value_seed(MapValue::<_, S> {
-                out: &mut out,
-                depth,
-                marker: PhantomData,
-            })?;
+        let mut out = self.serializer.serialize_map(map.size_hint()).map_err(de::Error::custom)?;
+        while map.next_key_seed(Key::<_, S> { out: &mut out, marker: PhantomData })?.is_some() {
+            map.next_value_seed(MapValue::<_, S> { out: &mut out, depth, marker: PhantomData })?;
         }
         out.end().map_err(de::Error::custom)
     }
@@ -253,9 +216,7 @@ struct Element<'a, Q, S> {
 impl<'de, S: Serializer> DeserializeSeed<'de> for Element<'_, S::SerializeSeq, S> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        self.out
-            .serialize_element(&Forward::new(deserializer, self.depth))
-            .map_err(de::Error::custom)
+        self.out.serialize_element(&Forward::new(deserializer, self.depth)).map_err(de::Error::custom)
     }
 }
 
@@ -281,9 +242,7 @@ struct MapValue<'a, M, S> {
 impl<'de, S: Serializer> DeserializeSeed<'de> for MapValue<'_, S::SerializeMap, S> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        self.out
-            .serialize_value(&Forward::new(deserializer, self.depth))
-            .map_err(de::Error::custom)
+        self.out.serialize_value(&Forward::new(deserializer, self.depth)).map_err(de::Error::custom)
     }
 }
 

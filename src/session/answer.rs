@@ -56,12 +56,7 @@ pub struct Failure {
 impl Failure {
     /// A refusal that a retry would not change.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Failure {
-        Failure {
-            code,
-            message: message.into(),
-            retry_after: None,
-            present: None,
-        }
+        Failure { code, message: message.into(), retry_after: None, present: None }
     }
 
     /// A refusal that may be gone after a wait.
@@ -101,28 +96,15 @@ impl Session {
             Answer::Failed(failure) => {
                 self.fail(reference, failure.as_ref().clone(), out);
                 if failure.code == ErrorCode::Unauthorized && self.logged_in().is_none() {
-                    out.push(Action::Close(Close::new(
-                        CloseCode::Unauthorized,
-                        "the login was refused",
-                    )));
+                    out.push(Action::Close(Close::new(CloseCode::Unauthorized, "the login was refused")));
                 }
                 return;
             }
-            Answer::Accepted { id, is_duplicate } => ServerOp::Accepted {
-                reference,
-                id: *id,
-                duplicate: *is_duplicate,
-            },
-            Answer::Dealt { id, status } => ServerOp::Dealt {
-                reference,
-                id: *id,
-                status,
-            },
-            Answer::Messages { items, next } => ServerOp::Messages {
-                reference,
-                items,
-                next: *next,
-            },
+            Answer::Accepted { id, is_duplicate } => {
+                ServerOp::Accepted { reference, id: *id, duplicate: *is_duplicate }
+            }
+            Answer::Dealt { id, status } => ServerOp::Dealt { reference, id: *id, status },
+            Answer::Messages { items, next } => ServerOp::Messages { reference, items, next: *next },
             Answer::Presence(devices) => ServerOp::Presence { reference, devices },
         };
         self.send(&op, out);

@@ -141,9 +141,7 @@ impl Session {
         accepted: Instant,
     ) -> Session {
         Session {
-            phase: Phase::Anonymous {
-                until: accepted + settings.login_timeout,
-            },
+            phase: Phase::Anonymous { until: accepted + settings.login_timeout },
             ops: Bucket::new(settings.ops_per_s, accepted),
             rate_limited_in_row: 0,
             faults: Faults::default(),
@@ -173,8 +171,7 @@ impl Session {
 
     /// Everything up to here was sent, or was not for this device.
     pub fn position(&self) -> MessageId {
-        self.logged_in()
-            .map_or(MessageId::ZERO, |login| login.window.position())
+        self.logged_in().map_or(MessageId::ZERO, |login| login.window.position())
     }
 
     /// How many more entries may be sent now.
@@ -231,17 +228,11 @@ impl Session {
     fn rate_limited(&mut self, reference: Option<Ref>, wait: Duration, out: &mut Vec<Action>) {
         self.rate_limited_in_row += 1;
         if self.rate_limited_in_row > RATE_LIMITED_MAX {
-            out.push(Action::Close(Close::new(
-                CloseCode::RateLimit,
-                "went on after it was told to slow down",
-            )));
+            out.push(Action::Close(Close::new(CloseCode::RateLimit, "went on after it was told to slow down")));
             return;
         }
         let limit = self.settings.ops_per_s;
-        let failure = Failure::new(
-            ErrorCode::RateLimited,
-            format!("more than {limit} ops a second; slow down"),
-        );
+        let failure = Failure::new(ErrorCode::RateLimited, format!("more than {limit} ops a second; slow down"));
         self.fail(reference, failure.retry_after(wait), out);
     }
 
@@ -249,10 +240,7 @@ impl Session {
         if !refused.malformed {
             self.faults.well_formed();
         } else if self.faults.malformed() {
-            out.push(Action::Close(Close::new(
-                CloseCode::Violation,
-                "too many malformed frames",
-            )));
+            out.push(Action::Close(Close::new(CloseCode::Violation, "too many malformed frames")));
             return;
         }
         self.fail(refused.reference, Failure::new(refused.code, refused.message), out);
@@ -267,38 +255,20 @@ impl Session {
             ClientOp::Logout => out.push(Action::Close(Close::new(CloseCode::Logout, "logout"))),
             ClientOp::Ack(id) => self.acknowledge(id, out),
             ClientOp::Login(login) if self.logged_in().is_none() => {
-                out.push(Action::Call(Call {
-                    reference,
-                    op: CallOp::Login(login),
-                }));
+                out.push(Action::Call(Call { reference, op: CallOp::Login(login) }));
             }
             ClientOp::Login(_) => {
-                let failure = Failure::new(
-                    ErrorCode::AlreadyLoggedIn,
-                    "this connection is logged in; open another one",
-                );
+                let failure =
+                    Failure::new(ErrorCode::AlreadyLoggedIn, "this connection is logged in; open another one");
                 self.fail(reference, failure, out);
             }
             ClientOp::Notify(notify) => self.on_notify(reference, *notify, now_ms, out),
             ClientOp::Deal(_) if self.identity().is_some_and(|identity| identity.role == Role::Sub) => {
-                self.fail(
-                    reference,
-                    Failure::new(ErrorCode::Forbidden, "only a main deals with messages"),
-                    out,
-                );
+                self.fail(reference, Failure::new(ErrorCode::Forbidden, "only a main deals with messages"), out);
             }
-            ClientOp::Deal(deal) => out.push(Action::Call(Call {
-                reference,
-                op: CallOp::Deal(deal),
-            })),
-            ClientOp::List(list) => out.push(Action::Call(Call {
-                reference,
-                op: CallOp::List(list),
-            })),
-            ClientOp::Online(role) => out.push(Action::Call(Call {
-                reference,
-                op: CallOp::Online(role),
-            })),
+            ClientOp::Deal(deal) => out.push(Action::Call(Call { reference, op: CallOp::Deal(deal) })),
+            ClientOp::List(list) => out.push(Action::Call(Call { reference, op: CallOp::List(list) })),
+            ClientOp::Online(role) => out.push(Action::Call(Call { reference, op: CallOp::Online(role) })),
         }
     }
 
@@ -315,10 +285,7 @@ impl Session {
             _ => true,
         });
         let content = Content {
-            from: Origin::Device {
-                device: identity.device.clone(),
-                role,
-            },
+            from: Origin::Device { device: identity.device.clone(), role },
             to,
             except: notify.except,
             kind: notify.kind,
@@ -328,15 +295,7 @@ impl Session {
         };
         let op = if is_durable {
             let status = notify.status.unwrap_or_else(|| Name::constant(STATUS_OPEN));
-            CallOp::Publish(
-                Box::new(Message {
-                    content,
-                    status,
-                    ttl: notify.ttl,
-                    receipt: notify.receipt,
-                }),
-                notify.key,
-            )
+            CallOp::Publish(Box::new(Message { content, status, ttl: notify.ttl, receipt: notify.receipt }), notify.key)
         } else {
             CallOp::Signal(Box::new(Signal { at_ms: now_ms, content }))
         };
@@ -392,10 +351,7 @@ impl Session {
                 return Offer::Expired;
             }
             Entry::Message(message) => ItemKind::Message {
-                receipt_to: message
-                    .receipt
-                    .then(|| message.content.from.device().cloned())
-                    .flatten(),
+                receipt_to: message.receipt.then(|| message.content.from.device().cloned()).flatten(),
             },
             Entry::Status(_) => ItemKind::Status,
         };
@@ -454,35 +410,23 @@ impl Session {
                 out.push(Action::Close(Close::new(CloseCode::Unauthorized, "no login in time")));
                 return;
             }
-            Phase::LoggedIn(login)
-                if login
-                    .window
-                    .deadline(self.settings.ack_timeout)
-                    .is_some_and(|at| now >= at) =>
-            {
+            Phase::LoggedIn(login) if login.window.deadline(self.settings.ack_timeout).is_some_and(|at| now >= at) => {
                 out.push(Action::Close(Close::new(CloseCode::TooSlow, "too slow to acknowledge")));
                 return;
             }
             _ => {}
         }
         if now >= self.last_heard + 2 * self.settings.heartbeat {
-            out.push(Action::Close(Close::new(
-                CloseCode::Silent,
-                "silent for two heartbeats",
-            )));
+            out.push(Action::Close(Close::new(CloseCode::Silent, "silent for two heartbeats")));
             return;
         }
         if now >= self.next_ping {
             self.next_ping = now + self.settings.heartbeat;
             // A client may answer the newest Ping only, so a heartbeat must not hide a request for a
             // proof.
-            let unproven = self
-                .logged_in()
-                .filter(|login| login.ack == AckMode::Pong)
-                .and_then(|login| login.window.newest());
-            out.push(Action::Ping(
-                unproven.map(|id| id.to_string().into_bytes()).unwrap_or_default(),
-            ));
+            let unproven =
+                self.logged_in().filter(|login| login.ack == AckMode::Pong).and_then(|login| login.window.newest());
+            out.push(Action::Ping(unproven.map(|id| id.to_string().into_bytes()).unwrap_or_default()));
         }
     }
 
@@ -491,10 +435,7 @@ impl Session {
             Ok(frame) => out.push(Action::Send(frame)),
             // What was checked at the edge can be written; should it not be, silence would leave the
             // client waiting.
-            Err(_) => out.push(Action::Close(Close::new(
-                CloseCode::Violation,
-                "the answer cannot be encoded",
-            ))),
+            Err(_) => out.push(Action::Close(Close::new(CloseCode::Violation, "the answer cannot be encoded"))),
         }
     }
 

@@ -28,12 +28,8 @@ fn say(session: &mut Session, text: &str, now: Instant) -> Vec<Action> {
 
 fn log_in(session: &mut Session, login: &str, now: Instant) {
     let mut out = say(session, login, now);
-    let Some(Action::Call(call)) = out.pop() else {
-        panic!("{out:?}")
-    };
-    let (reference, CallOp::Login(login)) = call.into_parts() else {
-        panic!()
-    };
+    let Some(Action::Call(call)) = out.pop() else { panic!("{out:?}") };
+    let (reference, CallOp::Login(login)) = call.into_parts() else { panic!() };
     let welcome = Welcome {
         login,
         groups: Vec::new(),
@@ -64,10 +60,7 @@ fn closed(actions: &[Action]) -> Option<CloseCode> {
 fn order(from: &str) -> Entry {
     Entry::Message(Message {
         content: Content {
-            from: Origin::Device {
-                device: from.parse().unwrap(),
-                role: Role::Sub,
-            },
+            from: Origin::Device { device: from.parse().unwrap(), role: Role::Sub },
             to: Audience::Mains,
             except: Vec::new(),
             kind: "add".parse().unwrap(),
@@ -93,15 +86,9 @@ const SUB: &str = r#"{"op":"login","shop":"s","device":"hand","role":"sub"}"#;
 fn before_login_only_login_ping_and_logout_are_taken() {
     let now = Instant::now();
     let mut session = session(4, now);
-    assert_eq!(
-        sent(&say(&mut session, r#"{"op":"ping","ref":"a"}"#, now)),
-        r#"{"op":"pong","ref":"a"}"#
-    );
+    assert_eq!(sent(&say(&mut session, r#"{"op":"ping","ref":"a"}"#, now)), r#"{"op":"pong","ref":"a"}"#);
     assert!(sent(&say(&mut session, r#"{"op":"online"}"#, now)).contains("not_logged_in"));
-    assert_eq!(
-        closed(&say(&mut session, r#"{"op":"logout"}"#, now)),
-        Some(CloseCode::Logout)
-    );
+    assert_eq!(closed(&say(&mut session, r#"{"op":"logout"}"#, now)), Some(CloseCode::Logout));
 }
 
 #[test]
@@ -120,25 +107,13 @@ fn the_window_holds_back_what_exceeds_it_until_an_ack_frees_room() {
     let mut session = session(2, now);
     log_in(&mut session, MAIN, now);
     let mut out = Vec::new();
-    let offers: Vec<Offer> = (1..=3)
-        .map(|ms| session.on_entry(id(ms), &order("hand"), now, 0, &mut out))
-        .collect();
+    let offers: Vec<Offer> = (1..=3).map(|ms| session.on_entry(id(ms), &order("hand"), now, 0, &mut out)).collect();
     assert_eq!(offers, [Offer::Send, Offer::Send, Offer::Full]);
     assert_eq!(session.position(), id(2), "the third is still ahead");
     let out = say(&mut session, r#"{"op":"ack","id":"1-0"}"#, now);
-    assert!(
-        matches!(&out[..], [Action::Proven(proven)] if proven.through == id(1)),
-        "{out:?}"
-    );
-    assert_eq!(
-        session.on_entry(id(3), &order("hand"), now, 0, &mut Vec::new()),
-        Offer::Send
-    );
-    assert_eq!(
-        session.on_entry(id(3), &order("hand"), now, 0, &mut Vec::new()),
-        Offer::Skip,
-        "once is enough"
-    );
+    assert!(matches!(&out[..], [Action::Proven(proven)] if proven.through == id(1)), "{out:?}");
+    assert_eq!(session.on_entry(id(3), &order("hand"), now, 0, &mut Vec::new()), Offer::Send);
+    assert_eq!(session.on_entry(id(3), &order("hand"), now, 0, &mut Vec::new()), Offer::Skip, "once is enough");
 }
 
 #[test]
@@ -163,22 +138,13 @@ fn a_pong_proves_what_its_ping_named() {
     session.on_entry(id(2), &order("hand"), now, 0, &mut out);
     session.on_written(&mut out);
     session.on_written(&mut out);
-    assert!(
-        matches!(&out[..], [Action::Ping(payload)] if payload == b"2-0"),
-        "one Ping for both: {out:?}"
-    );
+    assert!(matches!(&out[..], [Action::Ping(payload)] if payload == b"2-0"), "one Ping for both: {out:?}");
     out.clear();
     session.on_tick(now + 25 * SECOND, &mut out);
-    assert!(
-        matches!(&out[..], [Action::Ping(payload)] if payload == b"2-0"),
-        "a heartbeat repeats it: {out:?}"
-    );
+    assert!(matches!(&out[..], [Action::Ping(payload)] if payload == b"2-0"), "a heartbeat repeats it: {out:?}");
     out.clear();
     session.on_pong(b"2-0", now, &mut out);
-    assert!(
-        matches!(&out[..], [Action::Proven(proven)] if proven.delivered.len() == 2),
-        "{out:?}"
-    );
+    assert!(matches!(&out[..], [Action::Proven(proven)] if proven.delivered.len() == 2), "{out:?}");
 }
 
 #[test]
@@ -188,10 +154,7 @@ fn two_heartbeats_of_silence_end_the_connection() {
     log_in(&mut session, MAIN, now);
     let mut out = Vec::new();
     session.on_tick(now + 25 * SECOND, &mut out);
-    assert!(
-        matches!(&out[..], [Action::Ping(payload)] if payload.is_empty()),
-        "{out:?}"
-    );
+    assert!(matches!(&out[..], [Action::Ping(payload)] if payload.is_empty()), "{out:?}");
     session.on_tick(now + 50 * SECOND, &mut out);
     assert_eq!(closed(&out), Some(CloseCode::Silent));
 }
@@ -203,37 +166,16 @@ fn what_a_notify_leaves_out_depends_on_the_role() {
         let mut session = session(4, now);
         log_in(&mut session, login, now);
         match say(&mut session, text, now).pop() {
-            Some(Action::Call(Call {
-                op: CallOp::Publish(message, _),
-                ..
-            })) => (true, message.content.to),
-            Some(Action::Call(Call {
-                op: CallOp::Signal(signal),
-                ..
-            })) => (false, signal.content.to),
+            Some(Action::Call(Call { op: CallOp::Publish(message, _), .. })) => (true, message.content.to),
+            Some(Action::Call(Call { op: CallOp::Signal(signal), .. })) => (false, signal.content.to),
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(
-        durable_to(SUB, r#"{"op":"notify","type":"t"}"#),
-        (true, Audience::Mains)
-    );
-    assert_eq!(
-        durable_to(MAIN, r#"{"op":"notify","type":"t"}"#),
-        (false, Audience::Subs)
-    );
-    assert_eq!(
-        durable_to(MAIN, r#"{"op":"notify","type":"t","durable":true}"#),
-        (true, Audience::Subs)
-    );
-    assert_eq!(
-        durable_to(SUB, r#"{"op":"notify","type":"t","to":"subs"}"#),
-        (true, Audience::Subs)
-    );
-    assert_eq!(
-        durable_to(MAIN, r#"{"op":"notify","type":"t","to":"all"}"#),
-        (true, Audience::All)
-    );
+    assert_eq!(durable_to(SUB, r#"{"op":"notify","type":"t"}"#), (true, Audience::Mains));
+    assert_eq!(durable_to(MAIN, r#"{"op":"notify","type":"t"}"#), (false, Audience::Subs));
+    assert_eq!(durable_to(MAIN, r#"{"op":"notify","type":"t","durable":true}"#), (true, Audience::Subs));
+    assert_eq!(durable_to(SUB, r#"{"op":"notify","type":"t","to":"subs"}"#), (true, Audience::Subs));
+    assert_eq!(durable_to(MAIN, r#"{"op":"notify","type":"t","to":"all"}"#), (true, Audience::All));
     assert!(!durable_to(SUB, r#"{"op":"notify","type":"t","to":{"conns":["n.1"]}}"#).0);
 }
 
@@ -257,10 +199,7 @@ fn a_client_that_goes_on_after_200_rate_limited_answers_is_closed() {
     }
     for _ in 0..200 {
         let answer = sent(&ping());
-        assert!(
-            answer.contains(r#""ref":1,"code":"rate_limited""#) && answer.contains("retry_after_ms"),
-            "{answer}"
-        );
+        assert!(answer.contains(r#""ref":1,"code":"rate_limited""#) && answer.contains("retry_after_ms"), "{answer}");
     }
     assert_eq!(closed(&ping()), Some(CloseCode::RateLimit));
 }
@@ -270,28 +209,17 @@ fn an_expired_message_is_passed_and_told() {
     let now = Instant::now();
     let mut session = session(4, now);
     log_in(&mut session, MAIN, now);
-    let Entry::Message(mut message) = order("hand") else {
-        panic!()
-    };
+    let Entry::Message(mut message) = order("hand") else { panic!() };
     message.ttl = Some(SECOND);
     let mut out = Vec::new();
-    assert_eq!(
-        session.on_entry(id(1), &Entry::Message(message), now, 5000, &mut out),
-        Offer::Expired
-    );
-    assert!(
-        matches!(&out[..], [Action::Proven(proven)] if proven.expired == [id(1)]),
-        "{out:?}"
-    );
+    assert_eq!(session.on_entry(id(1), &Entry::Message(message), now, 5000, &mut out), Offer::Expired);
+    assert!(matches!(&out[..], [Action::Proven(proven)] if proven.expired == [id(1)]), "{out:?}");
 }
 
 #[test]
 fn a_refused_login_is_told_and_closed_but_an_unavailable_store_is_not_its_end() {
     let now = Instant::now();
-    for (code, close) in [
-        (ErrorCode::Unauthorized, Some(CloseCode::Unauthorized)),
-        (ErrorCode::Unavailable, None),
-    ] {
+    for (code, close) in [(ErrorCode::Unauthorized, Some(CloseCode::Unauthorized)), (ErrorCode::Unavailable, None)] {
         let mut session = session(4, now);
         let mut out = Vec::new();
         session.on_answer(None, Answer::Failed(Box::new(Failure::new(code, "no"))), &mut out);

@@ -56,13 +56,7 @@ pub struct Proven {
 impl Window {
     /// An empty window of a session that stands at `cursor`.
     pub fn new(size: usize, cursor: MessageId) -> Window {
-        Window {
-            size,
-            items: VecDeque::new(),
-            sent: 0,
-            position: cursor,
-            acknowledged: VecDeque::new(),
-        }
+        Window { size, items: VecDeque::new(), sent: 0, position: cursor, acknowledged: VecDeque::new() }
     }
 
     /// How far the session has come.
@@ -82,11 +76,7 @@ impl Window {
 
     /// The newest entry that is outstanding.
     pub fn newest(&self) -> Option<MessageId> {
-        self.items
-            .iter()
-            .rev()
-            .find(|item| item.sent_at.is_some())
-            .map(|item| item.id)
+        self.items.iter().rev().find(|item| item.sent_at.is_some()).map(|item| item.id)
     }
 
     /// Whether this id went out on the connection, as far as is remembered.
@@ -103,22 +93,14 @@ impl Window {
     pub fn push_sent(&mut self, id: MessageId, kind: ItemKind, now: Instant) {
         self.skip(id);
         self.sent += 1;
-        self.items.push_back(Item {
-            id,
-            sent_at: Some(now),
-            kind,
-        });
+        self.items.push_back(Item { id, sent_at: Some(now), kind });
     }
 
     /// Notes a message that was for this device and came too late. Where nothing is outstanding
     /// before it, the cursor may pass it at once.
     pub fn push_expired(&mut self, id: MessageId) -> Option<Proven> {
         self.skip(id);
-        self.items.push_back(Item {
-            id,
-            sent_at: None,
-            kind: ItemKind::Expired,
-        });
+        self.items.push_back(Item { id, sent_at: None, kind: ItemKind::Expired });
         (self.sent == 0).then(|| self.take_through(id))
     }
 
@@ -130,12 +112,7 @@ impl Window {
     }
 
     fn take_through(&mut self, id: MessageId) -> Proven {
-        let mut proven = Proven {
-            through: MessageId::ZERO,
-            delivered: Vec::new(),
-            expired: Vec::new(),
-            freed: 0,
-        };
+        let mut proven = Proven { through: MessageId::ZERO, delivered: Vec::new(), expired: Vec::new(), freed: 0 };
         // What expired right behind the acknowledged entries waits for nothing more.
         while let Some(item) = self.items.pop_front_if(|item| item.id <= id || item.sent_at.is_none()) {
             proven.through = item.id;
@@ -203,11 +180,7 @@ mod tests {
         }
         assert_eq!(window.room(), 1);
         let proven = window.acknowledge(id(13)).unwrap();
-        assert_eq!(
-            proven.through,
-            id(12),
-            "an id that was never sent proves only what is below it"
-        );
+        assert_eq!(proven.through, id(12), "an id that was never sent proves only what is below it");
         assert_eq!(proven.delivered, [(id(11), None), (id(12), None)]);
         assert_eq!(window.acknowledge(id(12)), None, "a second one proves nothing more");
         assert_eq!(window.room(), 3);

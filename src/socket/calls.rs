@@ -21,10 +21,7 @@ const UNAVAILABLE_WAIT: Duration = Duration::from_millis(500);
 /// When to try again after a log was full.
 const BACKLOG_WAIT: Duration = Duration::from_secs(1);
 /// How much of a log is read at once for a list.
-const LIST_PAGE: PageLimit = PageLimit {
-    entries: 500,
-    bytes: 1 << 20,
-};
+const LIST_PAGE: PageLimit = PageLimit { entries: 500, bytes: 1 << 20 };
 /// Entries that one list looks at, at most.
 const LIST_SCAN_MAX: usize = 5000;
 /// Largest page of a list, in bytes.
@@ -106,40 +103,22 @@ impl Caller {
         take_publish(room)?;
         let publish = Publish { message, key };
         let store = &self.relay.store;
-        let mut published = store
-            .publish(room.shop(), &publish)
-            .await
-            .map_err(|error| store_failure(&error))?;
+        let mut published = store.publish(room.shop(), &publish).await.map_err(|error| store_failure(&error))?;
         if published == Published::BacklogFull {
-            let made_room = self
-                .relay
-                .retention
-                .make_room(room.shop())
-                .await
-                .map_err(|error| store_failure(&error))?;
+            let made_room = self.relay.retention.make_room(room.shop()).await.map_err(|error| store_failure(&error))?;
             if made_room {
-                published = store
-                    .publish(room.shop(), &publish)
-                    .await
-                    .map_err(|error| store_failure(&error))?;
+                published = store.publish(room.shop(), &publish).await.map_err(|error| store_failure(&error))?;
             }
         }
         match published {
             Published::Stored(id) => {
                 metrics::published(Source::Device);
-                Ok(Answer::Accepted {
-                    id: Some(id),
-                    is_duplicate: false,
-                })
+                Ok(Answer::Accepted { id: Some(id), is_duplicate: false })
             }
-            Published::Duplicate(id) => Ok(Answer::Accepted {
-                id: Some(id),
-                is_duplicate: true,
-            }),
-            Published::NoMainDevice => Err(Failure::new(
-                ErrorCode::NoMainDevice,
-                "no main device has ever logged in to this shop",
-            )),
+            Published::Duplicate(id) => Ok(Answer::Accepted { id: Some(id), is_duplicate: true }),
+            Published::NoMainDevice => {
+                Err(Failure::new(ErrorCode::NoMainDevice, "no main device has ever logged in to this shop"))
+            }
             Published::NoSuchDevice => Err(no_such_device()),
             Published::BacklogFull => {
                 let text = "the shop's log is full of what some device has not received yet";
@@ -150,19 +129,10 @@ impl Caller {
 
     async fn signal(&self, room: &Room, signal: &Signal) -> Result<Answer, Failure> {
         take_publish(room)?;
-        match self
-            .relay
-            .store
-            .signal(room.shop(), signal)
-            .await
-            .map_err(|error| store_failure(&error))?
-        {
+        match self.relay.store.signal(room.shop(), signal).await.map_err(|error| store_failure(&error))? {
             Signalled::Sent => {
                 metrics::signalled();
-                Ok(Answer::Accepted {
-                    id: None,
-                    is_duplicate: false,
-                })
+                Ok(Answer::Accepted { id: None, is_duplicate: false })
             }
             Signalled::NoSuchDevice => Err(no_such_device()),
         }
@@ -171,44 +141,25 @@ impl Caller {
     async fn deal(&self, identity: &Identity, deal: Deal) -> Result<Answer, Failure> {
         let one = PageLimit { entries: 1, bytes: 1 };
         let store = &self.relay.store;
-        let page = store
-            .read(&identity.shop, deal.id.before(), one)
-            .await
-            .map_err(|error| store_failure(&error))?;
+        let page = store.read(&identity.shop, deal.id.before(), one).await.map_err(|error| store_failure(&error))?;
         let found = page.entries.into_iter().find(|stored| stored.id == deal.id);
-        let Some(Stored {
-            entry: Entry::Message(message),
-            ..
-        }) = found
-        else {
+        let Some(Stored { entry: Entry::Message(message), .. }) = found else {
             return Err(no_such_message());
         };
         let change = SetStatus {
             message: deal.id,
             status: deal.status.clone(),
             expect: deal.expect,
-            by: Origin::Device {
-                device: identity.device.clone(),
-                role: identity.role,
-            },
+            by: Origin::Device { device: identity.device.clone(), role: identity.role },
             initial: message.status,
             sender: message.content.from.device().cloned(),
         };
-        match store
-            .set_status(&identity.shop, &change)
-            .await
-            .map_err(|error| store_failure(&error))?
-        {
-            StatusSet::Set(_) | StatusSet::Unchanged => Ok(Answer::Dealt {
-                id: deal.id,
-                status: deal.status,
-            }),
+        match store.set_status(&identity.shop, &change).await.map_err(|error| store_failure(&error))? {
+            StatusSet::Set(_) | StatusSet::Unchanged => Ok(Answer::Dealt { id: deal.id, status: deal.status }),
             StatusSet::NotFound => Err(no_such_message()),
             StatusSet::Conflict { status, by } => {
-                let mut failure = Failure::new(
-                    ErrorCode::Conflict,
-                    format!("the present status is {:?}", status.as_str()),
-                );
+                let mut failure =
+                    Failure::new(ErrorCode::Conflict, format!("the present status is {:?}", status.as_str()));
                 failure.present = Some((status, by));
                 Err(failure)
             }
@@ -216,42 +167,23 @@ impl Caller {
     }
 
     async fn online(&self, identity: &Identity, role: Option<Role>) -> Result<Answer, Failure> {
-        let online = self
-            .relay
-            .store
-            .online(&identity.shop)
-            .await
-            .map_err(|error| store_failure(&error))?;
+        let online = self.relay.store.online(&identity.shop).await.map_err(|error| store_failure(&error))?;
         let (now, now_ms) = (Instant::now(), unix_ms());
-        let wanted = online
-            .into_iter()
-            .filter(|entry| role.is_none_or(|role| entry.role == role));
+        let wanted = online.into_iter().filter(|entry| role.is_none_or(|role| entry.role == role));
         let devices = wanted.filter_map(|entry| {
             let state = self.relay.nodes.state_of(&entry, now, now_ms)?;
-            Some(Presence {
-                device: entry.device,
-                role: entry.role,
-                conn: entry.conn,
-                since: entry.since_ms,
-                state,
-            })
+            Some(Presence { device: entry.device, role: entry.role, conn: entry.conn, since: entry.since_ms, state })
         });
         Ok(Answer::Presence(devices.collect()))
     }
 
     async fn list(&self, identity: &Identity, list: List) -> Result<Answer, Failure> {
         let store = &self.relay.store;
-        let devices = store
-            .devices(&identity.shop)
-            .await
-            .map_err(|error| store_failure(&error))?;
+        let devices = store.devices(&identity.shop).await.map_err(|error| store_failure(&error))?;
         let (mut after, mut scanned, mut bytes) = (list.after, 0, 0);
         let mut items = Vec::new();
         loop {
-            let page = store
-                .read(&identity.shop, after, LIST_PAGE)
-                .await
-                .map_err(|error| store_failure(&error))?;
+            let page = store.read(&identity.shop, after, LIST_PAGE).await.map_err(|error| store_failure(&error))?;
             let last = page.entries.last().map(|stored| stored.id);
             for stored in page.entries {
                 let id = stored.id;
@@ -259,20 +191,14 @@ impl Caller {
                 if let Some(item) = self.item(identity, &list.status, &devices, stored) {
                     bytes += item.encoded_len();
                     if bytes > LIST_BYTES_MAX && !items.is_empty() {
-                        return Ok(Answer::Messages {
-                            items,
-                            next: Some(after),
-                        });
+                        return Ok(Answer::Messages { items, next: Some(after) });
                     }
                     items.push(item);
                 }
                 after = id;
                 if items.len() >= list.limit {
                     let is_last = page.is_end && last == Some(id);
-                    return Ok(Answer::Messages {
-                        items,
-                        next: (!is_last).then_some(after),
-                    });
+                    return Ok(Answer::Messages { items, next: (!is_last).then_some(after) });
                 }
             }
             after = page.last;
@@ -280,10 +206,7 @@ impl Caller {
                 return Ok(Answer::Messages { items, next: None });
             }
             if scanned >= LIST_SCAN_MAX {
-                return Ok(Answer::Messages {
-                    items,
-                    next: Some(after),
-                });
+                return Ok(Answer::Messages { items, next: Some(after) });
             }
         }
     }
@@ -321,12 +244,7 @@ impl Caller {
                 (device.device.clone(), has_it)
             })
             .collect();
-        Some(Item {
-            id: stored.id,
-            message,
-            dealt: stored.dealt.map(|dealt| (dealt.status, dealt.by)),
-            delivered,
-        })
+        Some(Item { id: stored.id, message, dealt: stored.dealt.map(|dealt| (dealt.status, dealt.by)), delivered })
     }
 }
 
@@ -363,10 +281,7 @@ fn store_failure(error: &StoreError) -> Failure {
         }
         StoreError::Nonsense { .. } => {
             warn!(%error, "the store answered nonsense");
-            Failure::new(
-                ErrorCode::Internal,
-                "the store gave an answer that the relay does not understand",
-            )
+            Failure::new(ErrorCode::Internal, "the store gave an answer that the relay does not understand")
         }
     }
 }

@@ -87,13 +87,7 @@ pub async fn serve(
     accepted: Accepted,
 ) {
     let (conn, number) = relay.next_conn();
-    let session = Session::new(
-        relay.session.clone(),
-        accepted.encoding,
-        relay.node.clone(),
-        conn,
-        accepted.at,
-    );
+    let session = Session::new(relay.session.clone(), accepted.encoding, relay.node.clone(), conn, accepted.at);
     let reader = Reader::new(read, accepted.first, relay.session.frame_bytes);
     let connection = Connection {
         relay,
@@ -223,8 +217,7 @@ impl Connection {
 
     fn on_login(&mut self, reference: Option<Ref>, welcome: Box<Welcome>, room: RoomGuard) {
         let head = welcome.head;
-        self.session
-            .on_answer(reference, Answer::Welcome(welcome), &mut self.actions);
+        self.session.on_answer(reference, Answer::Welcome(welcome), &mut self.actions);
         let Some(identity) = self.session.identity() else {
             return;
         };
@@ -241,9 +234,7 @@ impl Connection {
             self.relay.feed.catch_up(room.clone());
         }
         let is_level = self.session.position() >= head;
-        self.source = Source::Log {
-            until: is_level.then(|| room.attach(&self.outbox)),
-        };
+        self.source = Source::Log { until: is_level.then(|| room.attach(&self.outbox)) };
         self.room = Some(room);
     }
 
@@ -315,18 +306,12 @@ impl Connection {
                 Parcel::Entry(push) => self.held.push_back(push),
                 Parcel::Signal(push) => {
                     let encoding = self.session.encoding();
-                    self.frames
-                        .extend(push.frame(encoding, |payload| writer::data_frame(encoding, payload)));
+                    self.frames.extend(push.frame(encoding, |payload| writer::data_frame(encoding, payload)));
                 }
                 Parcel::Receipt { message, device, at_ms } => {
-                    let op = ServerOp::Receipt {
-                        message,
-                        device: &device,
-                        at: at_ms,
-                    };
+                    let op = ServerOp::Receipt { message, device: &device, at: at_ms };
                     let payload = protocol::encode(self.session.encoding(), &op);
-                    self.frames
-                        .extend(payload.map(|payload| writer::data_frame(self.session.encoding(), payload)));
+                    self.frames.extend(payload.map(|payload| writer::data_frame(self.session.encoding(), payload)));
                 }
             }
         }
@@ -352,9 +337,7 @@ impl Connection {
 
     /// Offers the session an entry of its room.
     fn offer(&mut self, push: &Push) {
-        let offer = self
-            .session
-            .on_entry(push.id, &push.entry, Instant::now(), unix_ms(), &mut self.actions);
+        let offer = self.session.on_entry(push.id, &push.entry, Instant::now(), unix_ms(), &mut self.actions);
         match offer {
             Offer::Skip | Offer::Expired => {}
             Offer::Full => self.fall_behind(),
@@ -371,8 +354,7 @@ impl Connection {
             // It was checked before it was stored; if it can't be written all the same, the device
             // must not believe that it has everything.
             debug!(conn = %self.session.conn(), %id, "an entry cannot be encoded");
-            self.close
-                .get_or_insert(Close::new(CloseCode::Violation, "an entry cannot be encoded"));
+            self.close.get_or_insert(Close::new(CloseCode::Violation, "an entry cannot be encoded"));
             return;
         };
         self.frames.push(frame);
@@ -395,10 +377,7 @@ impl Connection {
         let Some(room) = &self.room else { return };
         let (relay, shop, after) = (self.relay.clone(), room.shop().clone(), self.session.position());
         let (fewest, most) = PAGE_ENTRIES;
-        let limit = PageLimit {
-            entries: self.session.room().clamp(fewest, most),
-            bytes: PAGE_BYTES,
-        };
+        let limit = PageLimit { entries: self.session.room().clamp(fewest, most), bytes: PAGE_BYTES };
         self.reading = Some(Box::pin(async move {
             tokio::time::sleep(wait).await;
             // The semaphore is never closed; without a permit there are just more pages at once.
@@ -417,9 +396,7 @@ impl Connection {
             }
         };
         for stored in &page.entries {
-            let offer = self
-                .session
-                .on_entry(stored.id, &stored.entry, Instant::now(), unix_ms(), &mut self.actions);
+            let offer = self.session.on_entry(stored.id, &stored.entry, Instant::now(), unix_ms(), &mut self.actions);
             match offer {
                 Offer::Skip | Offer::Expired => {}
                 // The rest stays in the log until an ack makes room.
@@ -449,11 +426,7 @@ impl Connection {
             return;
         };
         match until {
-            None => {
-                self.source = Source::Log {
-                    until: Some(room.attach(&self.outbox)),
-                }
-            }
+            None => self.source = Source::Log { until: Some(room.attach(&self.outbox)) },
             Some(until) if self.session.position() < until => {
                 // What the room has seen is not in the log: it was trimmed, or the log was rewound,
                 // which the feed finds out and tells.
@@ -496,10 +469,7 @@ impl Connection {
 
     fn restart(&self) -> Close {
         let wait = Relay::comeback(self.number);
-        Close {
-            code: CloseCode::Restart,
-            reason: Cow::Owned(format!("retry_after_ms={}", wait.as_millis())),
-        }
+        Close { code: CloseCode::Restart, reason: Cow::Owned(format!("retry_after_ms={}", wait.as_millis())) }
     }
 
     /// The connection is over: gives back what the session held.
@@ -514,9 +484,7 @@ impl Connection {
             metrics::session_ended(identity.role);
         }
         if let Some((shop, device)) = &self.tried {
-            self.relay
-                .proofs
-                .departed(shop, device, self.session.conn(), self.session.settled());
+            self.relay.proofs.departed(shop, device, self.session.conn(), self.session.settled());
         }
         self.room = None;
     }

@@ -54,21 +54,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             frame_bytes_max: message_bytes_max,
             fault: None,
         };
-        Reader {
-            tap,
-            message_bytes_max,
-            fragments: None,
-        }
+        Reader { tap, message_bytes_max, fragments: None }
     }
 
     /// Reads the next message. Not cancel-safe, which is why it takes the reader along: whoever drops
     /// the future ends the connection.
     pub async fn next(mut self) -> (Self, Incoming) {
         loop {
-            if std::future::poll_fn(|context| self.tap.poll_wait(context))
-                .await
-                .is_err()
-            {
+            if std::future::poll_fn(|context| self.tap.poll_wait(context)).await.is_err() {
                 return (self, Incoming::End);
             }
             let frame = self.read_frame().await;
@@ -89,9 +82,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         reader.set_auto_pong(false);
         // Its limit is exclusive, and the tap has checked already.
         reader.set_max_message_size(self.message_bytes_max + 1);
-        let frame = reader
-            .read_frame(&mut |_: Frame<'_>| async { Ok::<(), io::Error>(()) })
-            .await?;
+        let frame = reader.read_frame(&mut |_: Frame<'_>| async { Ok::<(), io::Error>(()) }).await?;
         let payload = match frame.payload {
             fastwebsockets::Payload::Bytes(bytes) => bytes.freeze(),
             other => Bytes::copy_from_slice(&other),
@@ -129,10 +120,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.fragments = Some((kind, message));
                 None
             }
-            _ => Some(Incoming::Fault(Close::new(
-                CloseCode::Violation,
-                "a fragment is out of place",
-            ))),
+            _ => Some(Incoming::Fault(Close::new(CloseCode::Violation, "a fragment is out of place"))),
         }
     }
 
@@ -242,10 +230,7 @@ impl<R: AsyncRead + Unpin> Tap<R> {
     /// How many of the waiting bytes belong to the present frame.
     fn allowance(&mut self) -> io::Result<usize> {
         if self.payload_left > 0 {
-            return Ok(self
-                .waiting
-                .len()
-                .min(usize::try_from(self.payload_left).unwrap_or(usize::MAX)));
+            return Ok(self.waiting.len().min(usize::try_from(self.payload_left).unwrap_or(usize::MAX)));
         }
         let mut taken = 0;
         while self.header.len < self.header.size() {
@@ -284,11 +269,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Tap<R> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         std::task::ready!(self.poll_wait(context))?;
         let is_payload = self.payload_left > 0;
-        let count = if is_payload {
-            self.allowance()?.min(out.remaining())
-        } else {
-            self.allowance()?
-        };
+        let count = if is_payload { self.allowance()?.min(out.remaining()) } else { self.allowance()? };
         if count > out.remaining() {
             // fastwebsockets makes room for a whole header before it reads one.
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));

@@ -72,9 +72,7 @@ pub async fn write_frames(
             count += 1;
         }
         let write = stream.write_vectored(slices.get(..count).unwrap_or_default());
-        let mut written = tokio::time::timeout(deadline, write)
-            .await
-            .map_err(|_| io::ErrorKind::TimedOut)??;
+        let mut written = tokio::time::timeout(deadline, write).await.map_err(|_| io::ErrorKind::TimedOut)??;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }

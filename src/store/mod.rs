@@ -196,13 +196,7 @@ pub struct Device {
 impl Device {
     /// The device as an audience sees it.
     pub fn recipient(&self) -> Recipient<'_> {
-        Recipient {
-            device: &self.device,
-            role: self.role,
-            groups: &self.groups,
-            user: self.user.as_ref(),
-            conn: None,
-        }
+        Recipient { device: &self.device, role: self.role, groups: &self.groups, user: self.user.as_ref(), conn: None }
     }
 }
 

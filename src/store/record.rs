@@ -56,10 +56,7 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, RecordError> {
 /// # Errors
 /// [`RecordError::Encode`]
 pub fn encode_signal(signal: &Signal) -> Result<Vec<u8>, RecordError> {
-    Ok(rmp_serde::to_vec_named(&SignalRecord {
-        at_ms: signal.at_ms,
-        content: (&signal.content).into(),
-    })?)
+    Ok(rmp_serde::to_vec_named(&SignalRecord { at_ms: signal.at_ms, content: (&signal.content).into() })?)
 }
 
 /// A signal from its bytes.
@@ -68,10 +65,7 @@ pub fn encode_signal(signal: &Signal) -> Result<Vec<u8>, RecordError> {
 /// [`RecordError`]
 pub fn decode_signal(bytes: &[u8]) -> Result<Signal, RecordError> {
     let record: SignalRecord<'_> = rmp_serde::from_slice(bytes)?;
-    Ok(Signal {
-        at_ms: record.at_ms,
-        content: record.content.try_into()?,
-    })
+    Ok(Signal { at_ms: record.at_ms, content: record.content.try_into()? })
 }
 
 /// The bytes of a receipt.
@@ -93,12 +87,7 @@ pub fn encode_receipt(receipt: &Receipt) -> Result<Vec<u8>, RecordError> {
 /// [`RecordError`]
 pub fn decode_receipt(bytes: &[u8]) -> Result<Receipt, RecordError> {
     let record: ReceiptRecord = rmp_serde::from_slice(bytes)?;
-    Ok(Receipt {
-        sender: record.sender,
-        message: record.message.into(),
-        device: record.device,
-        at_ms: record.at_ms,
-    })
+    Ok(Receipt { sender: record.sender, message: record.message.into(), device: record.device, at_ms: record.at_ms })
 }
 
 #[derive(Serialize, Deserialize)]
@@ -380,10 +369,7 @@ mod tests {
     fn message() -> Message {
         Message {
             content: Content {
-                from: Origin::Device {
-                    device: "h1".parse().unwrap(),
-                    role: Role::Sub,
-                },
+                from: Origin::Device { device: "h1".parse().unwrap(), role: Role::Sub },
                 to: Audience::Devices(vec!["t1".parse().unwrap()]),
                 except: vec!["t2".parse().unwrap()],
                 kind: "add".parse().unwrap(),
@@ -400,9 +386,7 @@ mod tests {
     #[test]
     fn every_part_of_a_message_survives_the_record() {
         let sent = message();
-        let Entry::Message(read) = decode_entry(&encode_message(&sent).unwrap()).unwrap() else {
-            panic!()
-        };
+        let Entry::Message(read) = decode_entry(&encode_message(&sent).unwrap()).unwrap() else { panic!() };
         assert_eq!(format!("{read:?}"), format!("{sent:?}"));
         let (Some(Value::Json(data)), Some(Value::MsgPack(user_info))) = (&read.content.data, &read.content.user_info)
         else {
@@ -417,14 +401,10 @@ mod tests {
         let change = StatusChange {
             message: MessageId { ms: u64::MAX, n: 3 },
             status: "done".parse().unwrap(),
-            by: Origin::Api {
-                name: "pos".parse().unwrap(),
-            },
+            by: Origin::Api { name: "pos".parse().unwrap() },
             sender: Some("h1".parse().unwrap()),
         };
-        let Entry::Status(read) = decode_entry(&encode_status(&change).unwrap()).unwrap() else {
-            panic!()
-        };
+        let Entry::Status(read) = decode_entry(&encode_status(&change).unwrap()).unwrap() else { panic!() };
         assert_eq!(read, change);
         let receipt = Receipt {
             sender: "a".parse().unwrap(),

@@ -78,19 +78,10 @@ impl To {
 
 impl Shop {
     fn new(random: &mut StdRng) -> Shop {
-        let member = |name: String, is_main| Member {
-            name,
-            is_main,
-            recorder: None,
-            expected: BTreeSet::new(),
-        };
+        let member = |name: String, is_main| Member { name, is_main, recorder: None, expected: BTreeSet::new() };
         let mains = (0..random.random_range(1..=3)).map(|n| member(format!("main-{n}"), true));
         let subs = (0..random.random_range(1..=3)).map(|n| member(format!("sub-{n}"), false));
-        Shop {
-            name: unique("shop"),
-            members: mains.chain(subs).collect(),
-            keys: BTreeMap::new(),
-        }
+        Shop { name: unique("shop"), members: mains.chain(subs).collect(), keys: BTreeMap::new() }
     }
 
     /// The code that the relay must refuse this with, by the model.
@@ -128,38 +119,22 @@ impl Schedule {
     async fn publish(&mut self, index: usize) {
         let shop = &mut self.shops[index];
         let to = To::random(&mut self.random, shop);
-        let except: Vec<String> = shop
-            .members
-            .iter()
-            .filter(|_| self.random.random_ratio(1, 8))
-            .map(|member| member.name.clone())
-            .collect();
+        let except: Vec<String> =
+            shop.members.iter().filter(|_| self.random.random_ratio(1, 8)).map(|member| member.name.clone()).collect();
         let used: Vec<String> = shop.keys.keys().cloned().collect();
         let is_retry = self.random.random_ratio(1, 10) && !used.is_empty();
-        let key = if is_retry {
-            used[self.random.random_range(0..used.len())].clone()
-        } else {
-            unique("key")
-        };
+        let key = if is_retry { used[self.random.random_range(0..used.len())].clone() } else { unique("key") };
         println!("publish to {to:?} except {except:?} under {key}");
         let op = json!({"op": "notify", "type": "t", "to": to.wire(), "except": except, "durable": true, "key": key});
         let attempt = self.random.random_range(0..2);
         let answer = ask(&self.urls, attempt, &Login::sub(&shop.name, "sender"), op).await;
         if answer["op"] == "error" {
-            assert_eq!(
-                Some(answer["code"].as_str().unwrap_or_default()),
-                shop.refusal(&to),
-                "{answer}"
-            );
+            assert_eq!(Some(answer["code"].as_str().unwrap_or_default()), shop.refusal(&to), "{answer}");
             return;
         }
         let id = id_of(&answer, "id");
         if let Some(first) = shop.keys.get(&key) {
-            assert_eq!(
-                (id, &answer["duplicate"]),
-                (*first, &json!(true)),
-                "a retry is not a second message"
-            );
+            assert_eq!((id, &answer["duplicate"]), (*first, &json!(true)), "a retry is not a second message");
             return;
         }
         assert_eq!(shop.refusal(&to), None, "it had to be refused: {answer}");
@@ -174,16 +149,8 @@ impl Schedule {
     /// A device comes for the first time, or comes back.
     async fn bring(&mut self, index: usize) {
         let first = self.random.random_range(0..2);
-        let acks = if self.random.random_bool(0.5) {
-            Acks::Each
-        } else {
-            Acks::EveryThird
-        };
-        let encoding = if self.random.random_bool(0.5) {
-            Encoding::Json
-        } else {
-            Encoding::MsgPack
-        };
+        let acks = if self.random.random_bool(0.5) { Acks::Each } else { Acks::EveryThird };
+        let encoding = if self.random.random_bool(0.5) { Encoding::Json } else { Encoding::MsgPack };
         let shop = &mut self.shops[index];
         let which = self.random.random_range(0..shop.members.len());
         let member = &mut shop.members[which];
@@ -192,11 +159,8 @@ impl Schedule {
             recorder.come_back();
             return;
         }
-        let login = if member.is_main {
-            Login::main(&shop.name, &member.name)
-        } else {
-            Login::sub(&shop.name, &member.name)
-        };
+        let login =
+            if member.is_main { Login::main(&shop.name, &member.name) } else { Login::sub(&shop.name, &member.name) };
         let recorder = Recorder::start(login.encoding(encoding), &self.urls, first, acks);
         recorder.wait_login().await;
         member.recorder = Some(recorder);
@@ -218,11 +182,7 @@ impl Schedule {
 
     fn disturb_all(&mut self, index: usize) {
         println!("all of shop {index} lose their connections");
-        for recorder in self.shops[index]
-            .members
-            .iter()
-            .filter_map(|member| member.recorder.as_ref())
-        {
+        for recorder in self.shops[index].members.iter().filter_map(|member| member.recorder.as_ref()) {
             recorder.lose_connection();
         }
     }
@@ -261,9 +221,7 @@ async fn ask(urls: &Urls, mut attempt: usize, login: &Login, op: Value) -> Value
         if let Ok(mut device) = login.try_on(&urls.pick(attempt)).await
             && let Ok(answer) = device.try_request(op.clone()).await
         {
-            let may_retry = ["unavailable", "rate_limited", "backlog_full"]
-                .iter()
-                .any(|code| answer["code"] == *code);
+            let may_retry = ["unavailable", "rate_limited", "backlog_full"].iter().any(|code| answer["code"] == *code);
             for event in device.take_held() {
                 let is_push = matches!(&event, Event::Op(op) if op["op"] == "message" || op["op"] == "status");
                 assert!(!is_push, "a sender got its own message: {event:?}");
@@ -290,21 +248,15 @@ impl Drop for Seed {
 
 #[tokio::test]
 async fn on_random_schedules_every_device_gets_exactly_what_is_for_it() {
-    let chosen = std::env::var("SHOPRELAY_TEST_SEED")
-        .ok()
-        .map(|seed| seed.parse().expect("SHOPRELAY_TEST_SEED is a number"));
+    let chosen =
+        std::env::var("SHOPRELAY_TEST_SEED").ok().map(|seed| seed.parse().expect("SHOPRELAY_TEST_SEED is a number"));
     let seed = Seed(chosen.unwrap_or_else(rand::random));
     println!("SHOPRELAY_TEST_SEED={}", seed.0);
     let mut random = StdRng::seed_from_u64(seed.0);
     let world = World::with(2, &[("LIMITS_WINDOW", "8"), ("AUDIT", "2s"), ("TIMEOUTS_ACK", "2s")]).await;
     let urls = world.urls();
     let shops = (0..SHOPS).map(|_| Shop::new(&mut random)).collect();
-    let mut schedule = Schedule {
-        random,
-        world,
-        urls,
-        shops,
-    };
+    let mut schedule = Schedule { random, world, urls, shops };
     for _ in 0..STEPS {
         schedule.step().await;
     }

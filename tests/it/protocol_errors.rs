@@ -10,17 +10,7 @@ use crate::harness::raw::{BINARY, TEXT};
 use crate::harness::{Device, Encoding, Frame, Login, RawSocket, World, unique};
 
 /// Frames that are no object with an `op`.
-const MALFORMED: [&str; 9] = [
-    "",
-    "{",
-    "null",
-    "[]",
-    "7",
-    "\"login\"",
-    "{}",
-    r#"{"op":7}"#,
-    r#"{"op":"ping"} x"#,
-];
+const MALFORMED: [&str; 9] = ["", "{", "null", "[]", "7", "\"login\"", "{}", r#"{"op":7}"#, r#"{"op":"ping"} x"#];
 
 #[tokio::test]
 async fn a_malformed_frame_gets_bad_request_and_the_connection_lives_on() {
@@ -35,10 +25,8 @@ async fn a_malformed_frame_gets_bad_request_and_the_connection_lives_on() {
     device.send_raw(Message::binary(br#"{"op":"ping"}"#.to_vec())).await;
     assert_eq!(device.expect("error").await["code"], "bad_request", "a binary frame");
     device.notify(json!({"type": "still-here"})).await;
-    let rejected = world.nodes[0]
-        .metrics()
-        .await
-        .labelled("shoprelay_frames_rejected_total", &[("code", "bad_request")]);
+    let rejected =
+        world.nodes[0].metrics().await.labelled("shoprelay_frames_rejected_total", &[("code", "bad_request")]);
     assert_eq!(rejected, MALFORMED.len() as f64 + 1.0);
     world.assert_serves().await;
 }
@@ -46,20 +34,9 @@ async fn a_malformed_frame_gets_bad_request_and_the_connection_lives_on() {
 #[tokio::test]
 async fn a_malformed_msgpack_frame_gets_bad_request_and_the_connection_lives_on() {
     let world = World::start(1).await;
-    let mut device = Login::sub(&unique("shop"), "hand")
-        .encoding(Encoding::MsgPack)
-        .on(&world.url(0))
-        .await;
+    let mut device = Login::sub(&unique("shop"), "hand").encoding(Encoding::MsgPack).on(&world.url(0)).await;
     let ping = b"\x81\xa2op\xa4ping";
-    let frames: [&[u8]; 7] = [
-        b"",
-        b"\xc1",
-        b"\xc0",
-        b"\x90",
-        b"\x80",
-        b"\x81\xa2op",
-        b"\x81\xa2op\xa4ping\x00",
-    ];
+    let frames: [&[u8]; 7] = [b"", b"\xc1", b"\xc0", b"\x90", b"\x80", b"\x81\xa2op", b"\x81\xa2op\xa4ping\x00"];
     for frame in frames {
         device.send_raw(Message::binary(frame.to_vec())).await;
         assert_eq!(device.expect("error").await["code"], "bad_request", "{frame:02x?}");
@@ -77,11 +54,7 @@ async fn malformed_frames_in_a_row_are_closed_with_4002_after_32_of_them() {
     let mut device = Login::sub(&shop, "hand").on(&world.url(0)).await;
     for _ in 0..32 {
         device.send_raw(Message::text("{")).await;
-        assert_eq!(
-            device.expect("error").await["code"],
-            "bad_request",
-            "up to 32 are answered"
-        );
+        assert_eq!(device.expect("error").await["code"], "bad_request", "up to 32 are answered");
     }
     // A good frame starts the row anew.
     device.expect_nothing().await;
@@ -122,9 +95,7 @@ async fn before_a_login_everything_but_login_ping_and_logout_is_not_logged_in() 
     let world = World::start(1).await;
     let mut device = Device::connect(&world.url(0), Encoding::Json).await;
     device.refused("notify", json!({"type": "t"}), "not_logged_in").await;
-    device
-        .refused("deal", json!({"id": "1-1", "status": "done"}), "not_logged_in")
-        .await;
+    device.refused("deal", json!({"id": "1-1", "status": "done"}), "not_logged_in").await;
     device.refused("list", json!({}), "not_logged_in").await;
     device.refused("online", json!({}), "not_logged_in").await;
     device.send(json!({"op": "ack", "id": "1-1", "ref": "a"})).await;
@@ -133,9 +104,7 @@ async fn before_a_login_everything_but_login_ping_and_logout_is_not_logged_in() 
     let login = Login::main(&unique("shop"), "till");
     assert_eq!(device.request(login.op()).await["op"], "welcome");
     device.refused("login", login.op(), "already_logged_in").await;
-    device
-        .refused("login", Login::sub("other", "hand").op(), "already_logged_in")
-        .await;
+    device.refused("login", Login::sub("other", "hand").op(), "already_logged_in").await;
     device.expect_nothing().await;
 }
 
@@ -168,12 +137,7 @@ async fn a_login_with_a_bad_field_is_a_bad_request_and_may_be_tried_again() {
         missing.as_object_mut().expect("an object").remove(field);
         device.refused("login", missing, "bad_request").await;
     }
-    for (field, bad) in [
-        ("role", json!("boss")),
-        ("role", json!(null)),
-        ("ack", json!("never")),
-        ("meta", json!([])),
-    ] {
+    for (field, bad) in [("role", json!("boss")), ("role", json!(null)), ("ack", json!("never")), ("meta", json!([]))] {
         device.refused("login", with(field, bad), "bad_request").await;
     }
     // A field that nobody knows is nobody's fault.
@@ -193,10 +157,7 @@ async fn an_unknown_subprotocol_is_refused_with_400_and_a_known_one_among_others
     assert_eq!(status, 101);
     socket.send(&Frame::new(BINARY, b"\x81\xa2op\xa4ping".as_slice())).await;
     let pong = socket.read_frame().await.expect("an answer");
-    assert_eq!(
-        (pong.opcode, pong.payload.as_slice()),
-        (BINARY, b"\x81\xa2op\xa4pong".as_slice())
-    );
+    assert_eq!((pong.opcode, pong.payload.as_slice()), (BINARY, b"\x81\xa2op\xa4pong".as_slice()));
     let mut plain = RawSocket::open(&url).await;
     plain.send(&Frame::text(r#"{"op":"ping"}"#)).await;
     assert_eq!(plain.read_frame().await.expect("an answer").opcode, TEXT);
@@ -207,10 +168,7 @@ async fn an_unknown_subprotocol_is_refused_with_400_and_a_known_one_among_others
 async fn a_request_that_is_no_upgrade_gets_an_http_answer() {
     let world = World::start(1).await;
     let (status, _) = world.nodes[0].get_public("/ws").await;
-    assert!(
-        (400..500).contains(&status),
-        "GET /ws without an upgrade was answered {status}"
-    );
+    assert!((400..500).contains(&status), "GET /ws without an upgrade was answered {status}");
     let (status, _) = world.nodes[0].get_public("/nothing-here").await;
     assert_eq!(status, 404);
     world.assert_serves().await;

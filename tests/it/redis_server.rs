@@ -73,30 +73,13 @@ impl RedisServer {
         // The restart of a killed server is not to read what the first one wrote.
         let _ = std::fs::remove_file(&log);
         let mut command = Command::new("sh");
-        command.args([
-            "-c",
-            KEEPER,
-            "sh",
-            "--port",
-            &self.port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-        ]);
+        command.args(["-c", KEEPER, "sh", "--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
         if !self.options.iter().any(|option| option == "--appendonly") {
             command.args(["--appendonly", "no"]);
         }
-        command
-            .arg("--dir")
-            .arg(self.dir.path())
-            .arg("--unixsocket")
-            .arg(self.socket());
+        command.arg("--dir").arg(self.dir.path()).arg("--unixsocket").arg(self.socket());
         command.arg("--logfile").arg(&log).args(&self.options);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let keeper = command.spawn().expect("sh is there");
         *self.keeper.lock().unwrap() = Some(keeper);
         let began = Instant::now();
@@ -143,9 +126,7 @@ impl RedisServer {
         let path = format!("{}/lua/{name}.lua", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&path).unwrap();
         let count = keys.len().to_string();
-        let output = self
-            .try_cli(&[&["--json", "-e", "EVAL", &text, &count], keys, args].concat())
-            .unwrap();
+        let output = self.try_cli(&[&["--json", "-e", "EVAL", &text, &count], keys, args].concat()).unwrap();
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             return Err(format!("{printed}{}", String::from_utf8_lossy(&output.stderr)));
@@ -154,12 +135,7 @@ impl RedisServer {
     }
 
     fn try_cli(&self, args: &[&str]) -> io::Result<Output> {
-        match Command::new("redis-cli")
-            .arg("-s")
-            .arg(self.socket())
-            .args(args)
-            .output()
-        {
+        match Command::new("redis-cli").arg("-s").arg(self.socket()).args(args).output() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 panic!("the tests need redis-server and redis-cli 7: apt-get install redis-server")
             }
@@ -254,12 +230,7 @@ impl Proxy {
                 tokio::spawn(carry(client, server, line, cut.clone()));
             }
         });
-        Proxy {
-            port,
-            lines,
-            cut_after,
-            listener,
-        }
+        Proxy { port, lines, cut_after, listener }
     }
 
     pub fn url(&self) -> String {
@@ -269,10 +240,7 @@ impl Proxy {
     /// From now on nothing arrives on the subscriber connections that are there now.
     pub fn deafen_subscribers(&self) {
         let lines = self.lines.lock().unwrap();
-        let subscribers: Vec<_> = lines
-            .iter()
-            .filter(|line| line.is_subscriber.load(Ordering::SeqCst))
-            .collect();
+        let subscribers: Vec<_> = lines.iter().filter(|line| line.is_subscriber.load(Ordering::SeqCst)).collect();
         assert!(!subscribers.is_empty(), "nobody has subscribed");
         for line in subscribers {
             line.is_deaf.store(true, Ordering::SeqCst);

@@ -97,12 +97,7 @@ impl Connections {
             .await
             .map_err(|_| StartError::Silent { waited: START_MAX })?
             .map_err(StartError::Unreachable)?;
-        let connections = Connections {
-            commands,
-            reads,
-            subscriber,
-            drivers,
-        };
+        let connections = Connections { commands, reads, subscriber, drivers };
         if let Err(error) = check_version(&info) {
             connections.close().await;
             return Err(error);
@@ -132,10 +127,8 @@ fn builder(url: &str, ca: Option<&Path>, deadline: Duration) -> Result<Builder, 
             // With more, a publish whose answer was lost is stored twice.
             config.max_command_attempts = 1;
             config.tcp.nodelay = Some(true);
-            config.unresponsive = UnresponsiveConfig {
-                max_timeout: Some(SILENCE_MAX),
-                interval: Duration::from_secs(1),
-            };
+            config.unresponsive =
+                UnresponsiveConfig { max_timeout: Some(SILENCE_MAX), interval: Duration::from_secs(1) };
         })
         .with_performance_config(|config: &mut PerformanceConfig| config.default_command_timeout = deadline)
         .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MS.0, RECONNECT_MS.1, 2));
@@ -171,9 +164,7 @@ fn tls(ca: Option<&Path>) -> Result<TlsConfig, StartError> {
         Some(path) => {
             let unreadable = || StartError::Ca { path: path.to_owned() };
             for certificate in CertificateDer::pem_file_iter(path).map_err(|_| unreadable())? {
-                roots
-                    .add(certificate.map_err(|_| unreadable())?)
-                    .map_err(|_| unreadable())?;
+                roots.add(certificate.map_err(|_| unreadable())?).map_err(|_| unreadable())?;
             }
             if roots.is_empty() {
                 return Err(unreadable());
@@ -228,31 +219,19 @@ mod tests {
     fn addresses_that_cannot_be_obeyed_are_refused() {
         let refused = |url: &str| config(url, None).unwrap_err();
         assert!(matches!(refused("redis-cluster://h:1"), StartError::Scheme));
-        assert!(matches!(
-            refused("redis-sentinel://h:1/0?sentinelServiceName=x"),
-            StartError::Scheme
-        ));
+        assert!(matches!(refused("redis-sentinel://h:1/0?sentinelServiceName=x"), StartError::Scheme));
         assert!(matches!(refused("localhost:6379"), StartError::Scheme));
         assert!(matches!(refused("redis+unix:///tmp/s?db=1"), StartError::UnixQuery));
         assert!(matches!(refused("redis://h:1/x"), StartError::Address(_)));
-        assert!(matches!(
-            config("redis://h", Some(Path::new("ca.pem"))),
-            Err(StartError::CaWithoutTls)
-        ));
-        assert!(matches!(
-            config("rediss://h", Some(Path::new("/no/ca.pem"))),
-            Err(StartError::Ca { .. })
-        ));
+        assert!(matches!(config("redis://h", Some(Path::new("ca.pem"))), Err(StartError::CaWithoutTls)));
+        assert!(matches!(config("rediss://h", Some(Path::new("/no/ca.pem"))), Err(StartError::Ca { .. })));
     }
 
     #[test]
     fn a_refusal_never_repeats_the_password() {
-        for url in [
-            "redis://u:hunter2@h:1/x",
-            "redis://u:hunter2@",
-            "x://u:hunter2@h",
-            "redis+unix://u:hunter2@h/s?db=1",
-        ] {
+        for url in
+            ["redis://u:hunter2@h:1/x", "redis://u:hunter2@", "x://u:hunter2@h", "redis+unix://u:hunter2@h/s?db=1"]
+        {
             let error = config(url, None).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
         }

@@ -36,10 +36,7 @@ impl Store for RedisStore {
         };
         let keys = self.keys.shop(shop);
         let call = PublishCall {
-            once: publish
-                .key
-                .as_ref()
-                .map(|key| (keys.once(key), self.settings.key_retention)),
+            once: publish.key.as_ref().map(|key| (keys.once(key), self.settings.key_retention)),
             keys: &keys,
             record: record::encode_message(&publish.message).map_err(|error| unwritable("publish", error))?,
             publisher: &self.node,
@@ -72,11 +69,7 @@ impl Store for RedisStore {
 
     async fn disconnect(&self, shop: &ShopId, device: &DeviceId, conn: &ConnId) -> Result<bool, StoreError> {
         let keys = self.keys.shop(shop);
-        timed(
-            StoreOp::Disconnect,
-            self.scripts.disconnect(&keys, device.as_str(), conn.as_str()),
-        )
-        .await
+        timed(StoreOp::Disconnect, self.scripts.disconnect(&keys, device.as_str(), conn.as_str())).await
     }
 
     async fn set_status(&self, shop: &ShopId, change: &SetStatus) -> Result<StatusSet, StoreError> {
@@ -88,26 +81,14 @@ impl Store for RedisStore {
         };
         let record = record::encode_status(&entry).map_err(|error| unwritable("set_status", error))?;
         let keys = self.keys.shop(shop);
-        timed(
-            StoreOp::SetStatus,
-            self.scripts.set_status(&keys, change, record, &self.node),
-        )
-        .await
+        timed(StoreOp::SetStatus, self.scripts.set_status(&keys, change, record, &self.node)).await
     }
 
     async fn read(&self, shop: &ShopId, after: MessageId, limit: PageLimit) -> Result<Page, StoreError> {
         let raw = timed(StoreOp::Read, self.scripts.read(&self.keys.shop(shop), after, limit)).await?;
         let last = raw.entries.last().map_or(after, |entry| entry.id);
-        let entries = raw
-            .entries
-            .into_iter()
-            .filter_map(|entry| stored(shop, entry))
-            .collect();
-        Ok(Page {
-            entries,
-            last,
-            is_end: raw.is_end,
-        })
+        let entries = raw.entries.into_iter().filter_map(|entry| stored(shop, entry)).collect();
+        Ok(Page { entries, last, is_end: raw.is_end })
     }
 
     async fn heads(&self, shops: &[ShopId]) -> Result<Vec<MessageId>, StoreError> {
@@ -138,18 +119,12 @@ impl Store for RedisStore {
 
     async fn log_len(&self, shop: &ShopId) -> Result<u64, StoreError> {
         let client = self.commands()?;
-        timed(StoreOp::Other, client.xlen(self.keys.shop(shop).log()))
-            .await
-            .map_err(|error| store_error("xlen", error))
+        timed(StoreOp::Other, client.xlen(self.keys.shop(shop).log())).await.map_err(|error| store_error("xlen", error))
     }
 
     async fn forget(&self, shop: &ShopId, device: &DeviceId, seen_before_ms: u64) -> Result<bool, StoreError> {
         let keys = self.keys.shop(shop);
-        timed(
-            StoreOp::Forget,
-            self.scripts.forget(&keys, device.as_str(), seen_before_ms),
-        )
-        .await
+        timed(StoreOp::Forget, self.scripts.forget(&keys, device.as_str(), seen_before_ms)).await
     }
 
     async fn shops(&self) -> Result<Vec<ShopId>, StoreError> {
@@ -207,20 +182,16 @@ impl RedisStore {
         let keys = self.keys.shop(shop);
         if let Audience::Devices(devices) = &signal.content.to {
             let names: Vec<&str> = devices.iter().map(DeviceId::as_str).collect();
-            let found: Value = client
-                .hmget(keys.devices(), names)
-                .await
-                .map_err(|error| store_error("hmget", error))?;
+            let found: Value =
+                client.hmget(keys.devices(), names).await.map_err(|error| store_error("hmget", error))?;
             // fred makes a list of one its item.
             if found.into_array().iter().all(Value::is_null) {
                 return Ok(Signalled::NoSuchDevice);
             }
         }
         let payload = Bytes::from(payload::signal(self.node.as_str(), &record));
-        let _listeners: i64 = client
-            .spublish(keys.channel(), payload)
-            .await
-            .map_err(|error| store_error("spublish", error))?;
+        let _listeners: i64 =
+            client.spublish(keys.channel(), payload).await.map_err(|error| store_error("spublish", error))?;
         Ok(Signalled::Sent)
     }
 
@@ -262,11 +233,7 @@ impl RedisStore {
         let mut devices = Vec::with_capacity(records.len());
         for (name, record) in &records {
             let cursor = cursors.get(name).and_then(|cursor| std::str::from_utf8(cursor).ok());
-            match name
-                .parse()
-                .ok()
-                .and_then(|device| hashes::device(device, record, cursor))
-            {
+            match name.parse().ok().and_then(|device| hashes::device(device, record, cursor)) {
                 Some(device) => devices.push(device),
                 None => unreadable(shop, "devices", name),
             }
@@ -301,19 +268,12 @@ impl RedisStore {
         loop {
             let command = CustomCommand::new_static("SSCAN", ClusterHash::FirstKey, false);
             let args = vec![self.keys.shops(), cursor, "COUNT".to_owned(), SCAN_COUNT.to_string()];
-            let answer: Value = self
-                .commands()?
-                .custom(command, args)
-                .await
-                .map_err(|error| store_error("sscan", error))?;
+            let answer: Value =
+                self.commands()?.custom(command, args).await.map_err(|error| store_error("sscan", error))?;
             let mut reply = Reply::new("sscan", answer);
             cursor = reply.parsed()?;
             let names = reply.value()?.into_array();
-            shops.extend(
-                names
-                    .iter()
-                    .filter_map(|name| reply::text(name)?.parse::<ShopId>().ok()),
-            );
+            shops.extend(names.iter().filter_map(|name| reply::text(name)?.parse::<ShopId>().ok()));
             if cursor == "0" {
                 return Ok(shops.into_iter().collect());
             }
@@ -355,12 +315,7 @@ fn stored(shop: &ShopId, raw: RawEntry) -> Option<Stored> {
         }),
         None => Vec::new(),
     };
-    Some(Stored {
-        id: raw.id,
-        entry,
-        dealt,
-        unseen_by,
-    })
+    Some(Stored { id: raw.id, entry, dealt, unseen_by })
 }
 
 fn unreadable(shop: &ShopId, hash: &'static str, field: impl std::fmt::Display) {
@@ -369,10 +324,7 @@ fn unreadable(shop: &ShopId, hash: &'static str, field: impl std::fmt::Display) 
 }
 
 fn unwritable(call: &'static str, error: RecordError) -> StoreError {
-    StoreError::Nonsense {
-        call,
-        seen: error.to_string(),
-    }
+    StoreError::Nonsense { call, seen: error.to_string() }
 }
 
 fn queued<T>(queued: Result<T, fred::error::Error>) -> Result<T, StoreError> {

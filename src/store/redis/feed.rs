@@ -72,10 +72,7 @@ impl Pump {
                     }
                 }
                 Err(RecvError::Lagged(lost)) => {
-                    tracing::warn!(
-                        lost,
-                        "events came faster than they were taken; every room will read its log"
-                    );
+                    tracing::warn!(lost, "events came faster than they were taken; every room will read its log");
                     self.hand_on(FeedEvent::Gap(GapCause::Lagged)).await;
                 }
                 Err(RecvError::Closed) => return,

@@ -49,13 +49,7 @@ pub fn online(device: DeviceId, presence: &str) -> Option<Online> {
     let node: NodeId = parts.next()?.parse().ok()?;
     let since_ms = parts.next()?.parse().ok()?;
     let role = role(parts.next()?)?;
-    Some(Online {
-        device,
-        role,
-        conn,
-        node,
-        since_ms,
-    })
+    Some(Online { device, role, conn, node, since_ms })
 }
 
 /// Who dealt with a message, as `status` holds it.
@@ -70,13 +64,8 @@ pub fn origin_text(origin: &Origin) -> String {
 pub fn origin(text: &str) -> Option<Origin> {
     let mut parts = text.split('\n');
     let origin = match (parts.next()?, parts.next()?, parts.next()) {
-        ("d", device, Some(role_text)) => Origin::Device {
-            device: device.parse().ok()?,
-            role: role(role_text)?,
-        },
-        ("a", name, None) => Origin::Api {
-            name: name.parse().ok()?,
-        },
+        ("d", device, Some(role_text)) => Origin::Device { device: device.parse().ok()?, role: role(role_text)? },
+        ("a", name, None) => Origin::Api { name: name.parse().ok()? },
         _ => return None,
     };
     parts.next().is_none().then_some(origin)
@@ -86,10 +75,7 @@ pub fn origin(text: &str) -> Option<Origin> {
 pub fn dealt(text: &str) -> Option<Dealt> {
     let mut parts = text.splitn(3, '\n');
     let (status, _entry, by) = (parts.next()?, parts.next()?, parts.next()?);
-    Some(Dealt {
-        status: status.parse().ok()?,
-        by: origin(by)?,
-    })
+    Some(Dealt { status: status.parse().ok()?, by: origin(by)? })
 }
 
 /// The devices of a field in `expired`.
@@ -108,27 +94,13 @@ mod tests {
     #[test]
     fn an_origin_survives_its_text() {
         for by in [
-            Origin::Device {
-                device: "店 1".parse().unwrap(),
-                role: Role::Main,
-            },
-            Origin::Device {
-                device: "a".parse().unwrap(),
-                role: Role::Sub,
-            },
-            Origin::Api {
-                name: "pos".parse().unwrap(),
-            },
+            Origin::Device { device: "店 1".parse().unwrap(), role: Role::Main },
+            Origin::Device { device: "a".parse().unwrap(), role: Role::Sub },
+            Origin::Api { name: "pos".parse().unwrap() },
         ] {
             assert_eq!(origin(&origin_text(&by)), Some(by.clone()));
             let field = format!("done\n5-0\n{}", origin_text(&by));
-            assert_eq!(
-                dealt(&field),
-                Some(Dealt {
-                    status: "done".parse().unwrap(),
-                    by
-                })
-            );
+            assert_eq!(dealt(&field), Some(Dealt { status: "done".parse().unwrap(), by }));
         }
         for bad in ["", "d", "d\na", "d\na\nboss", "a\nx\ny", "z\nx"] {
             assert_eq!(origin(bad), None, "{bad:?}");
@@ -138,10 +110,7 @@ mod tests {
     #[test]
     fn a_presence_is_read_and_a_broken_one_is_none() {
         let read = online("d".parse().unwrap(), "n.1\nn\n17\nsub").unwrap();
-        assert_eq!(
-            (read.conn.as_str(), read.node.as_str(), read.since_ms, read.role),
-            ("n.1", "n", 17, Role::Sub)
-        );
+        assert_eq!((read.conn.as_str(), read.node.as_str(), read.since_ms, read.role), ("n.1", "n", 17, Role::Sub));
         assert_eq!(online("d".parse().unwrap(), "n.1\nn\nx\nsub"), None);
     }
 }

@@ -19,9 +19,7 @@ impl Keys {
 
     /// The keys of a shop.
     pub fn shop(&self, shop: &ShopId) -> ShopKeys {
-        ShopKeys {
-            stem: self.channel(shop),
-        }
+        ShopKeys { stem: self.channel(shop) }
     }
 
     /// The sharded channel of a shop.
@@ -31,12 +29,7 @@ impl Keys {
 
     /// The shop whose channel this is.
     pub fn shop_of(&self, channel: &str) -> Option<ShopId> {
-        channel
-            .strip_prefix(&*self.prefix)?
-            .strip_prefix('{')?
-            .strip_suffix('}')?
-            .parse()
-            .ok()
+        channel.strip_prefix(&*self.prefix)?.strip_prefix('{')?.strip_suffix('}')?.parse().ok()
     }
 
     /// The sharded channel on which a node hears itself. No shop's: a shop's ends with its tag.

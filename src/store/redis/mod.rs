@@ -68,16 +68,6 @@ impl RedisStore {
             }
         };
         let scripts = Scripts::new(connections.commands.clone(), connections.reads.clone());
-        Ok((
-            RedisStore {
-                node,
-                settings,
-                keys,
-                connections,
-                scripts,
-                subscriptions,
-            },
-            feed,
-        ))
+        Ok((RedisStore { node, settings, keys, connections, scripts, subscriptions }, feed))
     }
 }

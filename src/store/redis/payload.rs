@@ -51,40 +51,19 @@ pub fn parse(shop: ShopId, payload: &[u8]) -> Result<FeedEvent, PayloadError> {
                 return Err(PayloadError::Layout);
             };
             let entry = record::decode_entry(record)?;
-            let stored = Stored {
-                id: id.parse()?,
-                entry,
-                dealt: None,
-                unseen_by: Vec::new(),
-            };
-            Ok(FeedEvent::Entry {
-                shop,
-                prev: prev.parse()?,
-                stored,
-                publisher: Some(publisher.parse()?),
-            })
+            let stored = Stored { id: id.parse()?, entry, dealt: None, unseen_by: Vec::new() };
+            Ok(FeedEvent::Entry { shop, prev: prev.parse()?, stored, publisher: Some(publisher.parse()?) })
         }
         b'S' => {
             let (publisher, record) = split_line(rest)?;
             let signal = record::decode_signal(record)?;
-            Ok(FeedEvent::Signal {
-                shop,
-                signal,
-                publisher: Some(publisher.parse()?),
-            })
+            Ok(FeedEvent::Signal { shop, signal, publisher: Some(publisher.parse()?) })
         }
-        b'R' => Ok(FeedEvent::Receipt {
-            shop,
-            receipt: record::decode_receipt(rest)?,
-        }),
+        b'R' => Ok(FeedEvent::Receipt { shop, receipt: record::decode_receipt(rest)? }),
         b'C' => {
             let (conn, device) = split_line(rest)?;
             let device = std::str::from_utf8(device).map_err(|_| PayloadError::Layout)?;
-            Ok(FeedEvent::Replaced {
-                shop,
-                device: device.parse()?,
-                conn: conn.parse()?,
-            })
+            Ok(FeedEvent::Replaced { shop, device: device.parse()?, conn: conn.parse()? })
         }
         _ => Err(PayloadError::Layout),
     }
@@ -92,10 +71,7 @@ pub fn parse(shop: ShopId, payload: &[u8]) -> Result<FeedEvent, PayloadError> {
 
 /// The text before the first newline, and the bytes after it.
 fn split_line(bytes: &[u8]) -> Result<(&str, &[u8]), PayloadError> {
-    let end = bytes
-        .iter()
-        .position(|&byte| byte == b'\n')
-        .ok_or(PayloadError::Layout)?;
+    let end = bytes.iter().position(|&byte| byte == b'\n').ok_or(PayloadError::Layout)?;
     let (line, rest) = bytes.split_at_checked(end).ok_or(PayloadError::Layout)?;
     let line = std::str::from_utf8(line).map_err(|_| PayloadError::Layout)?;
     Ok((line, rest.get(1..).unwrap_or_default()))
@@ -117,23 +93,13 @@ mod tests {
         let change = StatusChange {
             message: MessageId { ms: 10, n: 10 },
             status: "a b".parse().unwrap(),
-            by: Origin::Api {
-                name: "x".parse().unwrap(),
-            },
+            by: Origin::Api { name: "x".parse().unwrap() },
             sender: None,
         };
         let record = record::encode_status(&change).unwrap();
         assert!(record.contains(&b'\n'), "the record is to hold the separator");
         let payload = [b"E0-0 5-1 node-1\n", &record[..]].concat();
-        let FeedEvent::Entry {
-            prev,
-            stored,
-            publisher,
-            ..
-        } = parse(shop(), &payload).unwrap()
-        else {
-            panic!()
-        };
+        let FeedEvent::Entry { prev, stored, publisher, .. } = parse(shop(), &payload).unwrap() else { panic!() };
         assert_eq!((prev, stored.id), (MessageId::ZERO, MessageId { ms: 5, n: 1 }));
         assert_eq!(publisher.unwrap().as_str(), "node-1");
         assert!(matches!(stored.entry, crate::message::Entry::Status(read) if read == change));
@@ -152,9 +118,7 @@ mod tests {
             at_ms: 2,
         };
         let payload = receipt(&record::encode_receipt(&sent).unwrap());
-        let FeedEvent::Receipt { receipt, .. } = parse(shop(), &payload).unwrap() else {
-            panic!()
-        };
+        let FeedEvent::Receipt { receipt, .. } = parse(shop(), &payload).unwrap() else { panic!() };
         assert_eq!(receipt, sent);
     }
 

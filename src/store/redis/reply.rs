@@ -14,17 +14,8 @@ use crate::ids::MessageId;
 use crate::store::StoreError;
 
 /// Server errors that mean "not now": nothing happened, or nothing is known, and later it may work.
-const NOT_NOW: [&str; 9] = [
-    "LOADING",
-    "READONLY",
-    "MASTERDOWN",
-    "BUSY",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "NOREPLICAS",
-    "UNBLOCKED",
-    "NOAUTH",
-];
+const NOT_NOW: [&str; 9] =
+    ["LOADING", "READONLY", "MASTERDOWN", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNBLOCKED", "NOAUTH"];
 /// Server errors that mean "no room": out of memory, or unable to write to disk.
 const NO_ROOM: [&str; 2] = ["OOM", "MISCONF"];
 
@@ -38,10 +29,9 @@ pub fn store_error(call: &'static str, error: Error) -> StoreError {
             ErrorKind::Unknown | ErrorKind::InvalidArgument | ErrorKind::InvalidCommand | ErrorKind::NotFound,
             Some(_),
         )
-        | (ErrorKind::Parse | ErrorKind::Protocol | ErrorKind::InvalidArgument, None) => StoreError::Nonsense {
-            call,
-            seen: error.to_string(),
-        },
+        | (ErrorKind::Parse | ErrorKind::Protocol | ErrorKind::InvalidArgument, None) => {
+            StoreError::Nonsense { call, seen: error.to_string() }
+        }
         _ => StoreError::Unavailable(Box::new(error)),
     }
 }
@@ -70,10 +60,7 @@ impl Reply {
             Value::Array(items) => items,
             other => vec![other],
         };
-        Reply {
-            call,
-            items: items.into_iter(),
-        }
+        Reply { call, items: items.into_iter() }
     }
 
     /// Whether there is nothing more.
@@ -86,10 +73,7 @@ impl Reply {
     /// # Errors
     /// [`StoreError::Nonsense`] where there is none.
     pub fn value(&mut self) -> Result<Value, StoreError> {
-        self.items.next().ok_or_else(|| StoreError::Nonsense {
-            call: self.call,
-            seen: "too few items".to_owned(),
-        })
+        self.items.next().ok_or_else(|| StoreError::Nonsense { call: self.call, seen: "too few items".to_owned() })
     }
 
     /// The next item as a number.
@@ -109,9 +93,7 @@ impl Reply {
     /// [`StoreError::Nonsense`]
     pub fn parsed<T: FromStr>(&mut self) -> Result<T, StoreError> {
         let value = self.value()?;
-        text(&value)
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| self.nonsense(&value))
+        text(&value).and_then(|text| text.parse().ok()).ok_or_else(|| self.nonsense(&value))
     }
 
     /// The next item as the text of something, or as nil.
@@ -136,18 +118,12 @@ impl Reply {
 
     /// The error for an item that is none.
     pub fn nonsense(&self, seen: &Value) -> StoreError {
-        StoreError::Nonsense {
-            call: self.call,
-            seen: describe(seen),
-        }
+        StoreError::Nonsense { call: self.call, seen: describe(seen) }
     }
 
     /// The error for a code that is none.
     pub fn unknown(&self, code: i64) -> StoreError {
-        StoreError::Nonsense {
-            call: self.call,
-            seen: format!("the unknown code {code}"),
-        }
+        StoreError::Nonsense { call: self.call, seen: format!("the unknown code {code}") }
     }
 }
 
@@ -187,41 +163,16 @@ mod tests {
 
     #[test]
     fn an_error_is_sorted_by_what_the_caller_can_do() {
-        assert!(matches!(
-            sorted(ErrorKind::Unknown, "OOM command not allowed"),
-            StoreError::Full
-        ));
-        for details in [
-            "LOADING Redis is loading",
-            "READONLY You can't write",
-            "BUSY Redis is busy",
-            "MASTERDOWN Link",
-        ] {
-            assert!(
-                matches!(sorted(ErrorKind::Unknown, details), StoreError::Unavailable(_)),
-                "{details}"
-            );
+        assert!(matches!(sorted(ErrorKind::Unknown, "OOM command not allowed"), StoreError::Full));
+        for details in ["LOADING Redis is loading", "READONLY You can't write", "BUSY Redis is busy", "MASTERDOWN Link"]
+        {
+            assert!(matches!(sorted(ErrorKind::Unknown, details), StoreError::Unavailable(_)), "{details}");
         }
-        assert!(matches!(
-            sorted(ErrorKind::Timeout, "Request timed out."),
-            StoreError::Unavailable(_)
-        ));
-        assert!(matches!(
-            sorted(ErrorKind::IO, "Connection closed."),
-            StoreError::Unavailable(_)
-        ));
-        assert!(matches!(
-            sorted(ErrorKind::Unknown, "channel closed"),
-            StoreError::Unavailable(_)
-        ));
-        assert!(matches!(
-            sorted(ErrorKind::Unknown, "ERR user_script:3: x"),
-            StoreError::Nonsense { .. }
-        ));
-        assert!(matches!(
-            sorted(ErrorKind::InvalidArgument, "WRONGTYPE Operation"),
-            StoreError::Nonsense { .. }
-        ));
+        assert!(matches!(sorted(ErrorKind::Timeout, "Request timed out."), StoreError::Unavailable(_)));
+        assert!(matches!(sorted(ErrorKind::IO, "Connection closed."), StoreError::Unavailable(_)));
+        assert!(matches!(sorted(ErrorKind::Unknown, "channel closed"), StoreError::Unavailable(_)));
+        assert!(matches!(sorted(ErrorKind::Unknown, "ERR user_script:3: x"), StoreError::Nonsense { .. }));
+        assert!(matches!(sorted(ErrorKind::InvalidArgument, "WRONGTYPE Operation"), StoreError::Nonsense { .. }));
     }
 
     #[test]

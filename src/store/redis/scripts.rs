@@ -45,9 +45,7 @@ impl Script {
             Err(error) if reply::is_unknown_script(&error) => client.eval(self.text, keys, args).await,
             answer => answer,
         };
-        answer
-            .map(|value| Reply::new(self.name, value))
-            .map_err(|error| store_error(self.name, error))
+        answer.map(|value| Reply::new(self.name, value)).map_err(|error| store_error(self.name, error))
     }
 }
 
@@ -59,9 +57,7 @@ pub fn ensure_up(client: &Client) -> Result<(), StoreError> {
     if client.is_connected() {
         return Ok(());
     }
-    Err(StoreError::Unavailable(
-        "the connection to Redis is down; it is being made anew".into(),
-    ))
+    Err(StoreError::Unavailable("the connection to Redis is down; it is being made anew".into()))
 }
 
 /// What a publish has to find registered.
@@ -167,11 +163,7 @@ impl Scripts {
         let mut args: Vec<Value> = Vec::with_capacity(marks.len() * 3);
         for mark in marks {
             let expired: Vec<String> = mark.expired.iter().map(MessageId::to_string).collect();
-            args.extend([
-                mark.device.as_str().into(),
-                mark.through.to_string().into(),
-                expired.join(",").into(),
-            ]);
+            args.extend([mark.device.as_str().into(), mark.through.to_string().into(), expired.join(",").into()]);
         }
         let keys = vec![shop.cursors(), shop.expired()];
         let mut reply = self.mark_delivered.run(&self.commands, keys, args).await?;
@@ -181,14 +173,7 @@ impl Scripts {
 
     /// `connect.lua`
     pub async fn connect(&self, shop: &ShopKeys, connect: &Connect) -> Result<Connected, StoreError> {
-        let keys = vec![
-            shop.devices(),
-            shop.mains(),
-            shop.cursors(),
-            shop.online(),
-            shop.head(),
-            shop.channel(),
-        ];
+        let keys = vec![shop.devices(), shop.mains(), shop.cursors(), shop.online(), shop.head(), shop.channel()];
         let args = vec![
             connect.device.as_str().into(),
             connect.role.as_str().into(),
@@ -203,22 +188,13 @@ impl Scripts {
         while !reply.is_empty() {
             groups.push(reply.parsed()?);
         }
-        Ok(Connected {
-            cursor,
-            head,
-            replaced,
-            groups,
-            user,
-        })
+        Ok(Connected { cursor, head, replaced, groups, user })
     }
 
     /// `disconnect.lua`
     pub async fn disconnect(&self, shop: &ShopKeys, device: &str, conn: &str) -> Result<bool, StoreError> {
         let keys = vec![shop.devices(), shop.online()];
-        let reply = self
-            .disconnect
-            .run(&self.commands, keys, vec![device.into(), conn.into()])
-            .await?;
+        let reply = self.disconnect.run(&self.commands, keys, vec![device.into(), conn.into()]).await?;
         yes_or_no(reply)
     }
 
@@ -248,11 +224,7 @@ impl Scripts {
                 let status = reply.parsed()?;
                 let by = match reply.value()? {
                     Value::Null => None,
-                    by => Some(
-                        reply::text(&by)
-                            .and_then(hashes::origin)
-                            .ok_or_else(|| reply.nonsense(&by))?,
-                    ),
+                    by => Some(reply::text(&by).and_then(hashes::origin).ok_or_else(|| reply.nonsense(&by))?),
                 };
                 Ok(StatusSet::Conflict { status, by })
             }
@@ -265,11 +237,7 @@ impl Scripts {
     pub async fn read(&self, shop: &ShopKeys, after: MessageId, limit: PageLimit) -> Result<RawPage, StoreError> {
         let keys = vec![shop.log(), shop.status(), shop.expired()];
         let entries_max = limit.entries.clamp(1, PAGE_ENTRIES_MAX) as u64;
-        let args = vec![
-            after.to_string().into(),
-            number(entries_max),
-            number(limit.bytes as u64),
-        ];
+        let args = vec![after.to_string().into(), number(entries_max), number(limit.bytes as u64)];
         let mut reply = self.read.run(&self.reads, keys, args).await?;
         let is_end = match reply.number()? {
             0 => false,
@@ -280,12 +248,7 @@ impl Scripts {
         while !reply.is_empty() {
             let id = reply.parsed()?;
             let (record, status, expired) = (reply.value()?, reply.value()?, reply.value()?);
-            entries.push(RawEntry {
-                id,
-                record,
-                status,
-                expired,
-            });
+            entries.push(RawEntry { id, record, status, expired });
         }
         Ok(RawPage { entries, is_end })
     }
@@ -301,39 +264,21 @@ impl Scripts {
 
     /// `forget.lua`
     pub async fn forget(&self, shop: &ShopKeys, device: &str, seen_before_ms: u64) -> Result<bool, StoreError> {
-        let keys = vec![
-            shop.devices(),
-            shop.mains(),
-            shop.cursors(),
-            shop.online(),
-            shop.attrs(),
-        ];
-        let reply = self
-            .forget
-            .run(&self.commands, keys, vec![device.into(), number(seen_before_ms)])
-            .await?;
+        let keys = vec![shop.devices(), shop.mains(), shop.cursors(), shop.online(), shop.attrs()];
+        let reply = self.forget.run(&self.commands, keys, vec![device.into(), number(seen_before_ms)]).await?;
         yes_or_no(reply)
     }
 
     /// `beat.lua`
     pub async fn beat(&self, nodes: String, node: &NodeId, report: &NodeReport) -> Result<Vec<Beat>, StoreError> {
         let version = env!("CARGO_PKG_VERSION");
-        let args = vec![
-            node.as_str().into(),
-            number(report.sessions),
-            number(report.rooms),
-            version.into(),
-        ];
+        let args = vec![node.as_str().into(), number(report.sessions), number(report.rooms), version.into()];
         let mut reply = self.beat.run(&self.commands, vec![nodes], args).await?;
         let now_ms: u64 = reply.parsed()?;
         let mut beats = Vec::new();
         while !reply.is_empty() {
             let (node, at_ms) = (reply.parsed()?, reply.parsed()?);
-            beats.push(Beat {
-                node,
-                at_ms,
-                age: Duration::from_millis(now_ms.saturating_sub(at_ms)),
-            });
+            beats.push(Beat { node, at_ms, age: Duration::from_millis(now_ms.saturating_sub(at_ms)) });
         }
         Ok(beats)
     }

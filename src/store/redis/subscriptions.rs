@@ -104,13 +104,8 @@ impl Subscriptions {
         };
         board.join(board.channels.iter()).await?;
         let tasks = parking_lot::Mutex::new(vec![tokio::spawn(pump.run()), tokio::spawn(board.run())]);
-        let handle = Subscriptions {
-            requests,
-            is_hearing,
-            subscriber: parts.subscriber,
-            deadline: parts.deadline,
-            tasks,
-        };
+        let handle =
+            Subscriptions { requests, is_hearing, subscriber: parts.subscriber, deadline: parts.deadline, tasks };
         Ok((handle, feed))
     }
 
@@ -139,9 +134,7 @@ impl Subscriptions {
                 .map_err(|_| unavailable("the store is closed"))?;
             answer.await.unwrap_or_else(|_| Err(unavailable("the store is closed")))
         };
-        timeout(self.deadline, asking)
-            .await
-            .unwrap_or_else(|_| Err(unavailable("subscribing took too long")))
+        timeout(self.deadline, asking).await.unwrap_or_else(|_| Err(unavailable("subscribing took too long")))
     }
 
     /// See [`crate::store::Store::is_hearing`].
@@ -251,10 +244,7 @@ impl Switchboard {
         run.retain(|request| !request.done.is_closed());
         if self.suspect.is_some() || !self.subscriber.is_connected() {
             for request in run {
-                answer(
-                    request,
-                    Err(unavailable("the subscription is down; it is being made anew")),
-                );
+                answer(request, Err(unavailable("the subscription is down; it is being made anew")));
             }
             return;
         }
@@ -276,8 +266,7 @@ impl Switchboard {
     }
 
     async fn serve_out(&mut self, run: Vec<Request>) {
-        self.part(run.iter().map(|request| request.channel.clone()).collect())
-            .await;
+        self.part(run.iter().map(|request| request.channel.clone()).collect()).await;
         for request in run {
             answer(request, Ok(()));
         }
@@ -323,11 +312,7 @@ impl Switchboard {
                 return false;
             }
         }
-        self.probe = Probe {
-            last: self.probe.last,
-            stalls: self.ear.stalls(),
-            ..Probe::default()
-        };
+        self.probe = Probe { last: self.probe.last, stalls: self.ear.stalls(), ..Probe::default() };
         if let Some(cause) = self.suspect.take() {
             tracing::info!(channels = channels.len(), ?cause, "the subscription is back");
             self.untold = Some(cause);
@@ -358,9 +343,7 @@ impl Switchboard {
     async fn send_probe(&mut self) {
         self.probe.last += 1;
         let is_sent = self.commands.is_connected() && {
-            let sending = self
-                .commands
-                .spublish::<i64, _, _>(self.probe_channel.as_str(), self.probe.last.to_string());
+            let sending = self.commands.spublish::<i64, _, _>(self.probe_channel.as_str(), self.probe.last.to_string());
             matches!(timeout(PROBE_SEND_MAX, sending).await, Ok(Ok(_)))
         };
         metrics::store_up(is_sent);

@@ -6,10 +6,7 @@ use super::on_one_and_two_nodes;
 use crate::harness::raw::PING;
 use crate::harness::{Event, Frame, Id, Login, RawSocket, SOON, World, eventually, unique};
 
-on_one_and_two_nodes!(
-    what_was_not_acknowledged_comes_again_and_the_rest_does_not,
-    a_pong_is_an_acknowledgement
-);
+on_one_and_two_nodes!(what_was_not_acknowledged_comes_again_and_the_rest_does_not, a_pong_is_an_acknowledgement);
 
 async fn what_was_not_acknowledged_comes_again_and_the_rest_does_not(world: &mut World) {
     let shop = unique("shop");
@@ -25,11 +22,7 @@ async fn what_was_not_acknowledged_comes_again_and_the_rest_does_not(world: &mut
     }
     main.ack(&ids[1]).await;
     for id in &ids[..2] {
-        assert_eq!(
-            sub.expect("receipt").await["message"],
-            id.as_str(),
-            "an ack proves all up to its id"
-        );
+        assert_eq!(sub.expect("receipt").await["message"], id.as_str(), "an ack proves all up to its id");
     }
     main.reset();
     let mut main = till.on(&world.url(1)).await;
@@ -54,11 +47,7 @@ async fn a_pong_is_an_acknowledgement(world: &mut World) {
             other => panic!("waited for the Ping after a message, but: {other:?}"),
         }
     };
-    assert_eq!(
-        String::from_utf8_lossy(&ping),
-        id,
-        "the payload is the newest message's id"
-    );
+    assert_eq!(String::from_utf8_lossy(&ping), id, "the payload is the newest message's id");
     assert_eq!(sub.expect("receipt").await["message"], id.as_str());
     drop(main);
     eventually(SOON, "the cursor to be at the message", async || {
@@ -103,9 +92,7 @@ async fn an_ack_of_what_was_never_sent_proves_nothing_beyond_what_was() {
     assert_eq!(main.expect("message").await["id"], second.as_str());
     main.reset();
     let mut main = till.on(&world.url(0)).await;
-    let next = main
-        .next_where(|op| op["op"] == "message" && op["id"] != first.as_str())
-        .await;
+    let next = main.next_where(|op| op["op"] == "message" && op["id"] != first.as_str()).await;
     assert_eq!(next["id"], second.as_str(), "the second was never acknowledged");
 }
 
@@ -197,14 +184,11 @@ async fn a_message_is_counted_as_delivered_once_a_device() {
     main.ack(&newest).await;
     other.take(10).await;
     // A deal makes an entry of the log that is no message.
-    main.request(json!({"op": "deal", "id": newest, "status": "done"}))
-        .await;
+    main.request(json!({"op": "deal", "id": newest, "status": "done"})).await;
     let status = other.expect("status").await;
     other.ack(status["id"].as_str().expect("an id")).await;
-    eventually(SOON, "twenty deliveries", async || {
-        world.metric("shoprelay_messages_delivered_total").await >= 20.0
-    })
-    .await;
+    eventually(SOON, "twenty deliveries", async || world.metric("shoprelay_messages_delivered_total").await >= 20.0)
+        .await;
     main = till.on(&world.url(1)).await;
     main.ack(&newest).await;
     main.expect_nothing().await;

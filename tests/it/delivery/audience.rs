@@ -54,17 +54,11 @@ async fn send_cases(world: &World, durable: bool, op: &str) {
         assert_eq!(id.is_empty(), !durable, "an id is for messages, null for signals");
         // Everyone gets the mark, after the case where it is for them: nothing else may come first.
         let everyone = ["main-0", "main-1", "sub-0", "sub-1"];
-        devices[2]
-            .notify(json!({"type": "mark", "to": {"devices": everyone}, "durable": durable}))
-            .await;
+        devices[2].notify(json!({"type": "mark", "to": {"devices": everyone}, "durable": durable})).await;
         for (index, device) in devices.iter_mut().enumerate() {
             if reached.contains(&index) {
                 let came = device.expect(op).await;
-                assert_eq!(
-                    (&came["type"], &came["data"]),
-                    (&json!("case"), &json!(n)),
-                    "device {index}: {came}"
-                );
+                assert_eq!((&came["type"], &came["data"]), (&json!("case"), &json!(n)), "device {index}: {came}");
                 assert_eq!(came["to"], to, "{came}");
                 assert_eq!(came["from"], json!({"device": "sub-0", "role": "sub"}), "{came}");
             }
@@ -81,23 +75,11 @@ async fn a_signal_to_connections_reaches_only_those(world: &mut World) {
     let mut devices = four(world, &shop).await;
     let conn = |device: &Device| device.welcome["conn"].clone();
     let conns = json!([conn(&devices[1]), conn(&stranger), "gone.1"]);
-    let id = devices[2]
-        .notify(json!({"type": "close-up", "to": {"conns": conns}}))
-        .await;
+    let id = devices[2].notify(json!({"type": "close-up", "to": {"conns": conns}})).await;
     assert_eq!(id, "", "a notify to connections is a signal");
-    devices[2]
-        .refused(
-            "notify",
-            json!({"type": "x", "to": {"conns": conns}, "durable": true}),
-            "bad_request",
-        )
-        .await;
-    devices[2]
-        .refused("notify", json!({"type": "x", "to": {"conns": []}}), "bad_request")
-        .await;
-    devices[2]
-        .notify(json!({"type": "mark", "to": "all", "durable": false}))
-        .await;
+    devices[2].refused("notify", json!({"type": "x", "to": {"conns": conns}, "durable": true}), "bad_request").await;
+    devices[2].refused("notify", json!({"type": "x", "to": {"conns": []}}), "bad_request").await;
+    devices[2].notify(json!({"type": "mark", "to": "all", "durable": false})).await;
     assert_eq!(devices[1].expect("signal").await["type"], "close-up");
     for index in [0, 1, 3] {
         assert_eq!(devices[index].expect("signal").await["type"], "mark");
@@ -112,10 +94,7 @@ async fn the_default_audience_and_durability_follow_the_role(world: &mut World) 
     assert_ne!(id, "", "a sub's notify is durable");
     for main in &mut devices[..2] {
         let message = main.expect("message").await;
-        assert_eq!(
-            (&message["type"], &message["to"]),
-            (&json!("from-sub"), &json!("mains"))
-        );
+        assert_eq!((&message["type"], &message["to"]), (&json!("from-sub"), &json!("mains")));
         assert_eq!(message["status"], "open");
         main.ack(&id).await;
     }
@@ -147,24 +126,11 @@ async fn the_refusals_of_an_audience_say_what_is_wrong_with_it() {
     sub.refused("notify", json!({"type": "x"}), "no_main_device").await;
     let signal = sub.notify(json!({"type": "x", "durable": false})).await;
     assert_eq!(signal, "", "a signal to nobody is no error");
-    sub.refused("notify", json!({"type": "x", "to": {"devices": []}}), "bad_request")
-        .await;
-    sub.refused(
-        "notify",
-        json!({"type": "x", "to": {"devices": ["a", "b"]}}),
-        "not_found",
-    )
-    .await;
-    for to in [
-        json!("everyone"),
-        json!({}),
-        json!(7),
-        json!({"devices": "a"}),
-        json!({"devices": ["{"]}),
-        json!(["a"]),
-    ] {
-        sub.refused("notify", json!({"type": "x", "to": to}), "bad_request")
-            .await;
+    sub.refused("notify", json!({"type": "x", "to": {"devices": []}}), "bad_request").await;
+    sub.refused("notify", json!({"type": "x", "to": {"devices": ["a", "b"]}}), "not_found").await;
+    for to in [json!("everyone"), json!({}), json!(7), json!({"devices": "a"}), json!({"devices": ["{"]}), json!(["a"])]
+    {
+        sub.refused("notify", json!({"type": "x", "to": to}), "bad_request").await;
     }
     drop(Login::main(&shop, "till").on(&world.url(0)).await);
     let id = sub.notify(json!({"type": "x"})).await;
@@ -182,9 +148,7 @@ async fn a_device_that_was_away_gets_its_messages_and_no_signals() {
     let mut sub = Login::sub(&shop, "hand").on(&world.url(1)).await;
     eventually(SOON, "the till to be away", async || {
         let online = sub.request(json!({"op": "online"})).await;
-        online["devices"]
-            .as_array()
-            .is_some_and(|devices| devices.iter().all(|device| device["conn"] != conn))
+        online["devices"].as_array().is_some_and(|devices| devices.iter().all(|device| device["conn"] != conn))
     })
     .await;
     sub.notify(json!({"type": "lost", "durable": false})).await;

@@ -19,23 +19,13 @@ async fn a_group_reaches_its_members(world: &mut World) {
     for device in [&mut inside, &mut outside, &mut sender] {
         assert_eq!(device.request(json!({"op": "join", "group": "bar"})).await["op"], "ok");
     }
-    assert_eq!(
-        outside.request(json!({"op": "leave", "group": "bar"})).await["op"],
-        "ok"
-    );
+    assert_eq!(outside.request(json!({"op": "leave", "group": "bar"})).await["op"], "ok");
     for durable in [true, false] {
         let op = if durable { "message" } else { "signal" };
-        sender
-            .notify(json!({"type": "to-bar", "to": {"group": "bar"}, "durable": durable}))
-            .await;
-        sender
-            .notify(json!({"type": "mark", "to": {"devices": ["inside", "outside"]}, "durable": durable}))
-            .await;
+        sender.notify(json!({"type": "to-bar", "to": {"group": "bar"}, "durable": durable})).await;
+        sender.notify(json!({"type": "mark", "to": {"devices": ["inside", "outside"]}, "durable": durable})).await;
         let came = inside.expect(op).await;
-        assert_eq!(
-            (&came["type"], &came["to"]),
-            (&json!("to-bar"), &json!({"group": "bar"}))
-        );
+        assert_eq!((&came["type"], &came["to"]), (&json!("to-bar"), &json!({"group": "bar"})));
         assert_eq!(inside.expect(op).await["type"], "mark");
         assert_eq!(outside.expect(op).await["type"], "mark");
         sender.expect_nothing().await;
@@ -58,9 +48,7 @@ async fn a_user_reaches_the_devices_bound_to_it(world: &mut World) {
     }
     assert_eq!(second.request(json!({"op": "unbind"})).await["op"], "ok");
     sender.notify(json!({"type": "to-ann", "to": {"user": "ann"}})).await;
-    sender
-        .notify(json!({"type": "mark", "to": "subs", "durable": true}))
-        .await;
+    sender.notify(json!({"type": "mark", "to": "subs", "durable": true})).await;
     assert_eq!(first.expect("message").await["type"], "to-ann");
     assert_eq!(second.expect("message").await["type"], "mark");
 }
@@ -71,22 +59,13 @@ async fn attributes_are_set_patched_and_read(world: &mut World) {
     let mut device = login.on(&world.url(0)).await;
     let empty = device.request(json!({"op": "attrs"})).await;
     assert_eq!((&empty["op"], &empty["attrs"]), (&json!("attrs"), &json!({})));
-    let set = device
-        .request(json!({"op": "attrs", "set": {"floor": 2, "waiter": "ann"}}))
-        .await;
+    let set = device.request(json!({"op": "attrs", "set": {"floor": 2, "waiter": "ann"}})).await;
     assert_eq!(set["attrs"], json!({"floor": 2, "waiter": "ann"}));
-    let patched = device
-        .request(json!({"op": "attrs", "patch": {"waiter": null, "battery": 0.5}}))
-        .await;
+    let patched = device.request(json!({"op": "attrs", "patch": {"waiter": null, "battery": 0.5}})).await;
     assert_eq!(patched["attrs"], json!({"floor": 2, "battery": 0.5}));
     let mut again = login.on(&world.url(1)).await;
-    assert_eq!(
-        again.request(json!({"op": "attrs"})).await["attrs"],
-        json!({"floor": 2, "battery": 0.5})
-    );
-    again
-        .refused("attrs", json!({"set": {}, "patch": {}}), "bad_request")
-        .await;
+    assert_eq!(again.request(json!({"op": "attrs"})).await["attrs"], json!({"floor": 2, "battery": 0.5}));
+    again.refused("attrs", json!({"set": {}, "patch": {}}), "bad_request").await;
     again.refused("attrs", json!({"set": 1}), "bad_request").await;
 }
 

@@ -40,13 +40,7 @@ async fn nothing_skipped(world: &mut World) {
         Recorder::logged_in(Login::main(&shop, "till-1"), &urls, 1).await,
     ];
     let publish = |n: usize| {
-        Publisher::start(
-            Login::sub(&shop, &format!("hand-{n}")),
-            &urls,
-            100,
-            Duration::ZERO,
-            json!({"type": "add"}),
-        )
+        Publisher::start(Login::sub(&shop, &format!("hand-{n}")), &urls, 100, Duration::ZERO, json!({"type": "add"}))
     };
     let publishers: Vec<Publisher> = (0..3).map(publish).collect();
     // One comes and goes all the time, the other is away for half of it.
@@ -119,13 +113,7 @@ async fn no_repeats_on_one_connection(world: &mut World) {
     // Not every entry is acknowledged, so the same ids come again, but on new connections only.
     let main = Recorder::start(Login::main(&shop, "till"), &urls, 0, Acks::EveryThird);
     main.wait_login().await;
-    let publisher = Publisher::start(
-        Login::sub(&shop, "hand"),
-        &urls,
-        150,
-        Duration::ZERO,
-        json!({"type": "add"}),
-    );
+    let publisher = Publisher::start(Login::sub(&shop, "hand"), &urls, 150, Duration::ZERO, json!({"type": "add"}));
     for count in [30, 60, 90, 120] {
         publisher.wait_accepted(count).await;
         main.lose_connection();
@@ -164,10 +152,8 @@ async fn one_connection_per_device(world: &mut World) {
 async fn a_retry_is_not_a_second_message(world: &mut World) {
     let shop = unique("shop");
     let mut main = Login::main(&shop, "till").on(&world.url(0)).await;
-    let mut subs = [
-        Login::sub(&shop, "hand-0").on(&world.url(0)).await,
-        Login::sub(&shop, "hand-1").on(&world.url(1)).await,
-    ];
+    let mut subs =
+        [Login::sub(&shop, "hand-0").on(&world.url(0)).await, Login::sub(&shop, "hand-1").on(&world.url(1)).await];
     let notify = json!({"op": "notify", "type": "add", "key": unique("key")});
     let mut answers = Vec::new();
     for sub in &mut subs {
@@ -188,19 +174,10 @@ async fn refuse_never_lose(world: &mut World) {
     let shop = unique("shop");
     let mut sub = Login::sub(&shop, "hand").on(&world.url(0)).await;
     sub.refused("notify", json!({"type": "add"}), "no_main_device").await;
-    sub.refused(
-        "notify",
-        json!({"type": "add", "to": {"devices": ["nobody"]}}),
-        "not_found",
-    )
-    .await;
+    sub.refused("notify", json!({"type": "add", "to": {"devices": ["nobody"]}}), "not_found").await;
     let mut main = Login::main(&shop, "till").on(&world.url(1)).await;
     let id = sub.notify(json!({"type": "add"})).await;
-    assert_eq!(
-        main.take(1).await,
-        [Id::of(&id)],
-        "what was refused must not come, what was accepted must"
-    );
+    assert_eq!(main.take(1).await, [Id::of(&id)], "what was refused must not come, what was accepted must");
     refuses_when_the_log_is_full(world).await;
 }
 

@@ -27,33 +27,20 @@ async fn a_main_sees_all_messages_and_a_sub_its_own(world: &mut World) {
     let mut main = Login::main(&shop, "till").on(&world.url(0)).await;
     let mut first = Login::sub(&shop, "hand-0").on(&world.url(0)).await;
     let mut second = Login::sub(&shop, "hand-1").on(&world.url(1)).await;
-    let from_first = Id::of(
-        &first
-            .notify(json!({"type": "a", "table": "12", "data": {"n": 1}, "user_info": "u"}))
-            .await,
-    );
+    let from_first =
+        Id::of(&first.notify(json!({"type": "a", "table": "12", "data": {"n": 1}, "user_info": "u"})).await);
     let from_second = Id::of(&second.notify(json!({"type": "b"})).await);
     let to_first = Id::of(&main.notify(json!({"type": "c", "to": {"devices": ["hand-0"]}})).await);
     let to_subs = Id::of(&main.notify(json!({"type": "d", "durable": true})).await);
     main.notify(json!({"type": "signal"})).await;
-    assert_eq!(
-        ids(&mut main, json!({})).await,
-        [from_first, from_second, to_first, to_subs],
-        "signals are not listed"
-    );
+    assert_eq!(ids(&mut main, json!({})).await, [from_first, from_second, to_first, to_subs], "signals are not listed");
     assert_eq!(ids(&mut first, json!({})).await, [from_first, to_first, to_subs]);
     assert_eq!(ids(&mut second, json!({})).await, [from_second, to_subs]);
     let list = main.request(json!({"op": "list", "limit": 1})).await;
     let item = &items(&list)[0];
     assert_eq!(item["from"], json!({"device": "hand-0", "role": "sub"}));
-    assert_eq!(
-        (&item["type"], &item["table"], &item["data"]),
-        (&json!("a"), &json!("12"), &json!({"n": 1}))
-    );
-    assert_eq!(
-        (&item["to"], &item["user_info"], &item["status"]),
-        (&json!("mains"), &json!("u"), &json!("open"))
-    );
+    assert_eq!((&item["type"], &item["table"], &item["data"]), (&json!("a"), &json!("12"), &json!({"n": 1})));
+    assert_eq!((&item["to"], &item["user_info"], &item["status"]), (&json!("mains"), &json!("u"), &json!("open")));
     assert_eq!(item["at"].as_u64(), Some(from_first.0));
 }
 
@@ -81,11 +68,7 @@ async fn a_list_is_read_page_by_page(world: &mut World) {
         assert_eq!(id_of(&list, "next"), *read.last().expect("a page before a next one"));
     }
     assert_eq!(read, sent);
-    assert_eq!(
-        ids(&mut main, json!({"after": sent[99].to_string()})).await,
-        sent[100..],
-        "after is exclusive"
-    );
+    assert_eq!(ids(&mut main, json!({"after": sent[99].to_string()})).await, sent[100..], "after is exclusive");
     assert_eq!(ids(&mut main, json!({"limit": 500})).await, sent);
     for limit in [json!(0), json!(501), json!(-1), json!("10")] {
         main.refused("list", json!({"limit": limit}), "bad_request").await;
@@ -103,11 +86,7 @@ async fn a_list_shows_the_open_ones_and_those_of_a_status(world: &mut World) {
     main.take(3).await;
     main.request(json!({"op": "deal", "id": dealt, "status": "done"})).await;
     let [plain, named, dealt] = [plain, named, dealt].map(|id| Id::of(&id));
-    assert_eq!(
-        ids(&mut main, json!({"status": "open"})).await,
-        [plain, named],
-        "whatever its first status"
-    );
+    assert_eq!(ids(&mut main, json!({"status": "open"})).await, [plain, named], "whatever its first status");
     assert_eq!(ids(&mut main, json!({"status": "all"})).await, [plain, named, dealt]);
     assert_eq!(ids(&mut main, json!({"status": "new"})).await, [named]);
     assert_eq!(ids(&mut main, json!({"status": "done"})).await, [dealt]);
@@ -154,11 +133,7 @@ async fn a_page_ends_before_a_mebibyte() {
     let mut after = Value::Null;
     loop {
         let list = main.request(json!({"op": "list", "limit": 500, "after": after})).await;
-        assert!(
-            list.to_string().len() <= 1024 * 1024,
-            "a page of {} bytes",
-            list.to_string().len()
-        );
+        assert!(list.to_string().len() <= 1024 * 1024, "a page of {} bytes", list.to_string().len());
         read.extend(items(&list).iter().map(|item| id_of(item, "id")));
         after = list["next"].clone();
         if after.is_null() {

@@ -5,17 +5,12 @@ use serde_json::{Value, json};
 use super::on_one_and_two_nodes;
 use crate::harness::{Id, Login, SOON, World, eventually, id_of, unique};
 
-on_one_and_two_nodes!(
-    a_receipt_comes_for_each_device_that_proves_it,
-    a_key_is_the_shops_and_not_the_senders
-);
+on_one_and_two_nodes!(a_receipt_comes_for_each_device_that_proves_it, a_key_is_the_shops_and_not_the_senders);
 
 async fn a_receipt_comes_for_each_device_that_proves_it(world: &mut World) {
     let shop = unique("shop");
-    let mut mains = [
-        Login::main(&shop, "till-0").on(&world.url(0)).await,
-        Login::main(&shop, "till-1").on(&world.url(1)).await,
-    ];
+    let mut mains =
+        [Login::main(&shop, "till-0").on(&world.url(0)).await, Login::main(&shop, "till-1").on(&world.url(1)).await];
     let mut sub = Login::sub(&shop, "hand").on(&world.url(1)).await;
     let silent = sub.notify(json!({"type": "add"})).await;
     let id = sub.notify(json!({"type": "add", "receipt": true})).await;
@@ -27,10 +22,7 @@ async fn a_receipt_comes_for_each_device_that_proves_it(world: &mut World) {
         let receipt = sub.expect("receipt").await;
         assert_eq!(receipt["message"], id.as_str());
         assert_eq!(receipt["device"], format!("till-{n}"));
-        assert!(
-            receipt["at"].as_u64().is_some_and(|at| at >= Id::of(&id).0),
-            "{receipt}"
-        );
+        assert!(receipt["at"].as_u64().is_some_and(|at| at >= Id::of(&id).0), "{receipt}");
         main.ack(&id).await;
     }
     sub.expect_nothing().await;
@@ -43,13 +35,8 @@ async fn a_key_is_the_shops_and_not_the_senders(world: &mut World) {
     let mut second = Login::sub(&shop, "hand-1").on(&world.url(1)).await;
     let id = first.notify(json!({"type": "a", "key": "k"})).await;
     assert_eq!(main.expect("message").await["type"], "a");
-    let answer = second
-        .request(json!({"op": "notify", "type": "b", "data": "another", "key": "k"}))
-        .await;
-    assert_eq!(
-        (&answer["op"], &answer["id"], &answer["duplicate"]),
-        (&json!("accepted"), &json!(id), &json!(true))
-    );
+    let answer = second.request(json!({"op": "notify", "type": "b", "data": "another", "key": "k"})).await;
+    assert_eq!((&answer["op"], &answer["id"], &answer["duplicate"]), (&json!("accepted"), &json!(id), &json!(true)));
     let other = unique("other");
     let _main = Login::main(&other, "till").on(&world.url(1)).await;
     let mut stranger = Login::sub(&other, "hand-0").on(&world.url(1)).await;
@@ -57,14 +44,8 @@ async fn a_key_is_the_shops_and_not_the_senders(world: &mut World) {
     assert_eq!(answer["duplicate"], false, "another shop's key is another key");
     // On signals a key is ignored: both go out.
     for _ in 0..2 {
-        let answer = first
-            .request(json!({"op": "notify", "type": "s", "durable": false, "key": "k"}))
-            .await;
-        assert_eq!(
-            (&answer["id"], &answer["duplicate"]),
-            (&Value::Null, &json!(false)),
-            "{answer}"
-        );
+        let answer = first.request(json!({"op": "notify", "type": "s", "durable": false, "key": "k"})).await;
+        assert_eq!((&answer["id"], &answer["duplicate"]), (&Value::Null, &json!(false)), "{answer}");
     }
     assert_eq!(main.expect("signal").await["type"], "s");
     assert_eq!(main.expect("signal").await["type"], "s");
@@ -115,11 +96,7 @@ async fn an_expired_message_is_not_sent_and_is_counted_once_a_device() {
         let list = sub.request(json!({"op": "list"})).await;
         let items = list["items"].as_array().expect("items");
         assert_eq!(items.len(), 2, "{list}");
-        assert_eq!(
-            items[0]["delivered"],
-            json!({"till": false}),
-            "it expired unseen: {list}"
-        );
+        assert_eq!(items[0]["delivered"], json!({"till": false}), "it expired unseen: {list}");
         items[1]["delivered"] == json!({"till": true})
     })
     .await;
@@ -137,10 +114,8 @@ async fn a_message_that_was_received_in_time_is_not_expired_later() {
     let id = sub.notify(json!({"type": "short", "ttl_s": 1, "receipt": true})).await;
     main.take(1).await;
     sub.expect("receipt").await;
-    eventually(SOON, "the second of its life to pass", async || {
-        crate::harness::unix_ms() > Id::of(&id).0 + 1_100
-    })
-    .await;
+    eventually(SOON, "the second of its life to pass", async || crate::harness::unix_ms() > Id::of(&id).0 + 1_100)
+        .await;
     let list = sub.request(json!({"op": "list"})).await;
     assert_eq!(list["items"][0]["delivered"], json!({"till": true}), "{list}");
     assert_eq!(world.metric("shoprelay_messages_expired_total").await, 0.0);

@@ -10,18 +10,11 @@ on_one_and_two_nodes!(a_first_login_starts_at_the_head, who_is_online_is_seen_fr
 async fn a_first_login_starts_at_the_head(world: &mut World) {
     let shop = unique("shop");
     let mut first = Login::main(&shop, "till-0").on(&world.url(0)).await;
-    assert_eq!(
-        (&first.welcome["cursor"], &first.welcome["head"]),
-        (&Value::Null, &Value::Null),
-        "the log is empty"
-    );
+    assert_eq!((&first.welcome["cursor"], &first.welcome["head"]), (&Value::Null, &Value::Null), "the log is empty");
     let mut sub = Login::sub(&shop, "hand").on(&world.url(0)).await;
     let old = sub.notify(json!({"type": "before"})).await;
     let mut second = Login::main(&shop, "till-1").on(&world.url(1)).await;
-    assert_eq!(
-        (&second.welcome["cursor"], &second.welcome["head"]),
-        (&json!(old), &json!(old))
-    );
+    assert_eq!((&second.welcome["cursor"], &second.welcome["head"]), (&json!(old), &json!(old)));
     let new = sub.notify(json!({"type": "after"})).await;
     assert_eq!(second.take(1).await, [Id::of(&new)], "nothing older");
     assert_eq!(first.take(2).await, [Id::of(&old), Id::of(&new)]);
@@ -29,25 +22,17 @@ async fn a_first_login_starts_at_the_head(world: &mut World) {
 
 async fn who_is_online_is_seen_from_every_node(world: &mut World) {
     let shop = unique("shop");
-    let mut main = Login::main(&shop, "till")
-        .meta(json!({"model": "x"}))
-        .on(&world.url(0))
-        .await;
+    let mut main = Login::main(&shop, "till").meta(json!({"model": "x"})).on(&world.url(0)).await;
     let mut sub = Login::sub(&shop, "hand").on(&world.url(1)).await;
     for device in [&mut main, &mut sub] {
         let online = device.request(json!({"op": "online"})).await;
         assert_eq!(online["op"], "presence", "{online}");
         let mut devices = online["devices"].as_array().expect("devices").clone();
         devices.sort_by_key(|device| device["device"].to_string());
-        let seen: Vec<_> = devices
-            .iter()
-            .map(|device| (&device["device"], &device["role"], &device["state"]))
-            .collect();
+        let seen: Vec<_> =
+            devices.iter().map(|device| (&device["device"], &device["role"], &device["state"])).collect();
         let (hand, till, online) = (json!("hand"), json!("till"), json!("online"));
-        assert_eq!(
-            seen,
-            [(&hand, &json!("sub"), &online), (&till, &json!("main"), &online)]
-        );
+        assert_eq!(seen, [(&hand, &json!("sub"), &online), (&till, &json!("main"), &online)]);
         assert!(devices.iter().all(|device| device["since"].is_u64()), "{devices:?}");
     }
     let mains = sub.request(json!({"op": "online", "role": "main"})).await;
@@ -79,9 +64,7 @@ async fn a_welcome_says_all_that_a_device_needs() {
     assert!(clock.abs_diff(crate::harness::unix_ms()) < 10_000);
     for field in ["conn", "node"] {
         let text = welcome[field].as_str().expect("a text");
-        let is_plain = text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
         assert!((1..=64).contains(&text.len()) && is_plain, "{field}: {text:?}");
     }
     assert_eq!(id_of(welcome, "cursor"), Id::ZERO);
@@ -120,13 +103,8 @@ async fn a_login_that_does_not_come_in_time_is_closed_with_4001() {
 async fn a_tcp_connection_that_never_becomes_a_websocket_is_ended_in_time() {
     use tokio::io::AsyncReadExt;
     let world = World::with(1, &[("TIMEOUTS_LOGIN", "1s")]).await;
-    let mut stream = tokio::net::TcpStream::connect(world.nodes[0].listen())
-        .await
-        .expect("it listens");
+    let mut stream = tokio::net::TcpStream::connect(world.nodes[0].listen()).await.expect("it listens");
     let ended = tokio::time::timeout(SOON, stream.read_to_end(&mut Vec::new())).await;
-    assert!(
-        ended.is_ok(),
-        "a connection without a request is still open after {SOON:?}"
-    );
+    assert!(ended.is_ok(), "a connection without a request is still open after {SOON:?}");
     world.assert_serves().await;
 }

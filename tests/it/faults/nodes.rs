@@ -25,20 +25,10 @@ impl Load {
         }
         let publish = |n: usize| {
             let login = Login::sub(&shop, &format!("hand-{n}"));
-            Publisher::start(
-                login,
-                urls,
-                count,
-                Duration::from_millis(10),
-                json!({"type": "add", "data": {"from": n}}),
-            )
+            Publisher::start(login, urls, count, Duration::from_millis(10), json!({"type": "add", "data": {"from": n}}))
         };
         let publishers = (0..3).map(publish).collect();
-        Load {
-            shop,
-            mains,
-            publishers,
-        }
+        Load { shop, mains, publishers }
     }
 
     /// Waits for the end and checks that every main got exactly what was accepted, in order.
@@ -77,14 +67,10 @@ async fn the_devices_of_a_dead_node_become_unknown_and_then_offline() {
     let mut watcher = Login::sub(&shop, "hand").on(&world.url(1)).await;
     world.nodes[0].sigkill();
     for (within, state) in [(6, Some("unknown")), (14, None)] {
-        eventually(
-            Duration::from_secs(within),
-            &format!("the till to be {state:?}"),
-            async || {
-                let online = watcher.request(json!({"op": "online", "role": "main"})).await;
-                online["devices"][0]["state"].as_str() == state
-            },
-        )
+        eventually(Duration::from_secs(within), &format!("the till to be {state:?}"), async || {
+            let online = watcher.request(json!({"op": "online", "role": "main"})).await;
+            online["devices"][0]["state"].as_str() == state
+        })
         .await;
     }
 }
@@ -96,13 +82,7 @@ async fn a_node_that_is_stopped_for_a_while_loses_nothing() {
     load.publishers[1].wait_accepted(40).await;
     world.nodes[0].pause();
     // The subs of the other node go on meanwhile; those of this one wait in their requests.
-    let went_on = async || {
-        load.publishers
-            .iter()
-            .map(|publisher| publisher.accepted().len())
-            .sum::<usize>()
-            >= 200
-    };
+    let went_on = async || load.publishers.iter().map(|publisher| publisher.accepted().len()).sum::<usize>() >= 200;
     eventually(3 * SOON, "the other node to serve on", went_on).await;
     world.nodes[0].resume();
     load.assert_nothing_lost().await;
@@ -138,9 +118,7 @@ async fn who_does_not_leave_a_draining_node_is_closed_with_1012_at_the_deadline(
     for device in [&mut main, &mut sub] {
         let (code, reason) = device.close_code().await;
         assert_eq!(code, 1012);
-        let wait = reason
-            .strip_prefix("retry_after_ms=")
-            .and_then(|wait| wait.parse::<u64>().ok());
+        let wait = reason.strip_prefix("retry_after_ms=").and_then(|wait| wait.parse::<u64>().ok());
         assert!(wait.is_some(), "{reason:?}");
     }
     assert_eq!(world.nodes[0].wait_exit().await.code(), Some(0));
@@ -156,10 +134,7 @@ async fn a_draining_node_is_unready_and_one_without_connections_leaves_at_once()
     let mut world = World::with(2, &[("DRAIN_WINDOW", "20s")]).await;
     let _stays = Login::main(&unique("shop"), "till").on(&world.url(0)).await;
     world.nodes[0].sigterm();
-    eventually(SOON, "the draining node to be unready", async || {
-        !world.nodes[0].is_ready().await
-    })
-    .await;
+    eventually(SOON, "the draining node to be unready", async || !world.nodes[0].is_ready().await).await;
     world.nodes[1].sigterm();
     let left = tokio::time::timeout(Duration::from_secs(4), world.nodes[1].wait_exit()).await;
     assert_eq!(left.expect("the empty node leaves at once").code(), Some(0));

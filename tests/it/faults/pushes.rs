@@ -19,10 +19,7 @@ async fn behind_a_proxy() -> (RedisServer, RedisProxy, NodeProcess) {
 }
 
 async fn till_and_hand(node: &NodeProcess, shop: &str) -> (Device, Device) {
-    (
-        Login::main(shop, "till").on(&node.ws_url()).await,
-        Login::sub(shop, "hand").on(&node.ws_url()).await,
-    )
+    (Login::main(shop, "till").on(&node.ws_url()).await, Login::sub(shop, "hand").on(&node.ws_url()).await)
 }
 
 #[tokio::test]
@@ -41,10 +38,7 @@ async fn a_lost_push_is_found_by_the_next_one() {
     assert_eq!(proxy.dropped_pushes(), 2);
     let metrics = node.metrics().await;
     assert!(metrics.get("shoprelay_feed_gaps_total") >= 1.0, "the gap is counted");
-    assert!(
-        metrics.get("shoprelay_messages_replayed_total") >= 1.0,
-        "sent from the log"
-    );
+    assert!(metrics.get("shoprelay_messages_replayed_total") >= 1.0, "sent from the log");
     main.expect_nothing().await;
 }
 
@@ -91,11 +85,7 @@ async fn every_third_push_lost_under_load_changes_nothing_for_the_devices() {
     record.assert_exactly(&accepted);
     record.assert_unbroken(&accepted);
     assert_eq!(record.connections.len(), 1);
-    assert!(
-        proxy.dropped_pushes() >= 90,
-        "{} pushes were lost",
-        proxy.dropped_pushes()
-    );
+    assert!(proxy.dropped_pushes() >= 90, "{} pushes were lost", proxy.dropped_pushes());
 }
 
 #[tokio::test]
@@ -106,10 +96,7 @@ async fn a_deaf_node_says_so_and_serves_again_once_it_hears() {
     eventually(SOON, "the node to be ready", async || node.is_ready().await).await;
     let connections = proxy.connections();
     proxy.deafen(true);
-    eventually(Duration::from_secs(5), "the deaf node to be unready", async || {
-        !node.is_ready().await
-    })
-    .await;
+    eventually(Duration::from_secs(5), "the deaf node to be unready", async || !node.is_ready().await).await;
     assert!(node.metrics().await.get("shoprelay_feed_deaf_total") >= 1.0);
     // Commands work, so what is published now is accepted, and must not be lost.
     let id = sub.notify(json!({"type": "add"})).await;
@@ -136,11 +123,7 @@ async fn while_one_node_is_deaf_the_other_serves_on() {
     proxy.deafen(true);
     let id = Id::of(&sub.notify(json!({"type": "add"})).await);
     assert_eq!(main_here.take(1).await, [id]);
-    assert_eq!(
-        main_there.take(1).await,
-        [id],
-        "found by reading, without a single push"
-    );
+    assert_eq!(main_there.take(1).await, [id], "found by reading, without a single push");
     assert!(well.is_ready().await);
     proxy.deafen(false);
     eventually(SOON, "the deaf node to be ready again", async || deaf.is_ready().await).await;

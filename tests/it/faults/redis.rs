@@ -15,9 +15,7 @@ use crate::redis_server::RedisServer;
 async fn notify_until_accepted(device: &mut Device, fields: Value) -> Id {
     let mut accepted = None;
     eventually(3 * SOON, "the store to take a message again", async || {
-        let answer = device
-            .request(crate::harness::device::op("notify", fields.clone()))
-            .await;
+        let answer = device.request(crate::harness::device::op("notify", fields.clone())).await;
         if answer["op"] == "accepted" {
             accepted = Some(id_of(&answer, "id"));
             return true;
@@ -39,14 +37,8 @@ async fn while_redis_is_paused_a_notify_is_refused_as_unavailable_and_sockets_st
     world.redis.pause();
     let key = unique("key");
     let asked = Instant::now();
-    let refused = sub
-        .refused("notify", json!({"type": "during", "key": key}), "unavailable")
-        .await;
-    assert!(
-        asked.elapsed() < Duration::from_secs(3),
-        "refused after {:?} only",
-        asked.elapsed()
-    );
+    let refused = sub.refused("notify", json!({"type": "during", "key": key}), "unavailable").await;
+    assert!(asked.elapsed() < Duration::from_secs(3), "refused after {:?} only", asked.elapsed());
     assert!(refused["retry_after_ms"].is_u64(), "{refused}");
     for node in &world.nodes {
         eventually(SOON, "the node to be unready", async || !node.is_ready().await).await;
@@ -59,10 +51,7 @@ async fn while_redis_is_paused_a_notify_is_refused_as_unavailable_and_sockets_st
     accepted.insert(notify_until_accepted(&mut sub, json!({"type": "during", "key": key})).await);
     accepted.insert(notify_until_accepted(&mut sub, json!({"type": "after"})).await);
     let came: BTreeSet<Id> = main.take(accepted.len()).await.into_iter().collect();
-    assert_eq!(
-        came, accepted,
-        "exactly what was accepted, on the connection there was before"
-    );
+    assert_eq!(came, accepted, "exactly what was accepted, on the connection there was before");
     for node in &world.nodes {
         eventually(SOON, "the node to be ready again", async || node.is_ready().await).await;
     }
@@ -114,13 +103,8 @@ async fn redis_that_is_killed_and_restarted_loses_nothing_that_was_accepted() {
         Recorder::logged_in(Login::main(&shop, "till-0"), &urls, 0).await,
         Recorder::logged_in(Login::main(&shop, "till-1"), &urls, 1).await,
     ];
-    let publisher = Publisher::start(
-        Login::sub(&shop, "hand"),
-        &urls,
-        300,
-        Duration::from_millis(5),
-        json!({"type": "add"}),
-    );
+    let publisher =
+        Publisher::start(Login::sub(&shop, "hand"), &urls, 300, Duration::from_millis(5), json!({"type": "add"}));
     publisher.wait_accepted(100).await;
     redis.kill();
     for node in &nodes {
@@ -146,13 +130,8 @@ async fn killing_the_subscribers_under_load_loses_nothing() {
         Recorder::logged_in(Login::main(&shop, "till-0"), &urls, 0).await,
         Recorder::logged_in(Login::main(&shop, "till-1"), &urls, 1).await,
     ];
-    let publisher = Publisher::start(
-        Login::sub(&shop, "hand"),
-        &urls,
-        400,
-        Duration::from_millis(2),
-        json!({"type": "add"}),
-    );
+    let publisher =
+        Publisher::start(Login::sub(&shop, "hand"), &urls, 400, Duration::from_millis(2), json!({"type": "add"}));
     for count in [50, 150, 250, 350] {
         publisher.wait_accepted(count).await;
         world.redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
@@ -175,22 +154,14 @@ async fn a_way_to_redis_that_is_cut_again_and_again_loses_and_doubles_nothing() 
     let urls = Urls::new([node.ws_url()]);
     let shop = unique("shop");
     let main = Recorder::logged_in(Login::main(&shop, "till"), &urls, 0).await;
-    let publisher = Publisher::start(
-        Login::sub(&shop, "hand"),
-        &urls,
-        200,
-        Duration::from_millis(5),
-        json!({"type": "add"}),
-    );
+    let publisher =
+        Publisher::start(Login::sub(&shop, "hand"), &urls, 200, Duration::from_millis(5), json!({"type": "add"}));
     for count in [30, 70, 110, 150] {
         publisher.wait_accepted(count).await;
         // The store carries commands out whose replies never arrive, and then the connection is gone.
         proxy.swallow_replies(true);
         let swallowed = proxy.swallowed_replies();
-        eventually(SOON, "a reply to be swallowed", async || {
-            proxy.swallowed_replies() > swallowed
-        })
-        .await;
+        eventually(SOON, "a reply to be swallowed", async || proxy.swallowed_replies() > swallowed).await;
         proxy.cut();
         proxy.swallow_replies(false);
     }
@@ -215,8 +186,7 @@ async fn a_redis_that_is_slow_is_used_and_one_that_hangs_is_not_waited_for() {
     assert_eq!(main.take(1).await, [Id::of(&id)]);
     proxy.delay(Duration::ZERO);
     proxy.hold(true);
-    sub.refused("notify", json!({"type": "hung", "key": "k"}), "unavailable")
-        .await;
+    sub.refused("notify", json!({"type": "hung", "key": "k"}), "unavailable").await;
     proxy.hold(false);
     let id = notify_until_accepted(&mut sub, json!({"type": "hung", "key": "k"})).await;
     assert_eq!(main.take(1).await, [id]);

@@ -32,97 +32,6 @@ pub enum Event {
     Lost(String),
 }
 
-/// Who logs in, and how.
-#[derive(Debug, Clone)]
-pub struct Login {
-    pub shop: String,
-    pub device: String,
-    pub role: &'static str,
-    ack: Option<&'static str>,
-    meta: Option<Value>,
-    encoding: Encoding,
-}
-
-impl Login {
-    /// A device with the role `main`, which speaks JSON and acknowledges by the op.
-    pub fn main(shop: &str, device: &str) -> Login {
-        Login {
-            shop: shop.into(),
-            device: device.into(),
-            role: "main",
-            ack: None,
-            meta: None,
-            encoding: Encoding::Json,
-        }
-    }
-
-    /// The same with the role `sub`.
-    pub fn sub(shop: &str, device: &str) -> Login {
-        Login {
-            role: "sub",
-            ..Login::main(shop, device)
-        }
-    }
-
-    /// Takes the Pong as the proof of receipt.
-    pub fn ack_by_pong(self) -> Login {
-        Login {
-            ack: Some("pong"),
-            ..self
-        }
-    }
-
-    /// Gives the registry something to keep.
-    pub fn meta(self, meta: Value) -> Login {
-        Login {
-            meta: Some(meta),
-            ..self
-        }
-    }
-
-    /// Chooses the encoding.
-    pub fn encoding(self, encoding: Encoding) -> Login {
-        Login { encoding, ..self }
-    }
-
-    /// The login as an op.
-    pub fn op(&self) -> Value {
-        let mut op = json!({"op": "login", "shop": self.shop, "device": self.device, "role": self.role});
-        if let Some(ack) = self.ack {
-            op["ack"] = ack.into();
-        }
-        if let Some(meta) = &self.meta {
-            op["meta"] = meta.clone();
-        }
-        op
-    }
-
-    /// Connects and logs in.
-    ///
-    /// # Panics
-    /// Where the relay does not let it in.
-    pub async fn on(&self, url: &str) -> Device {
-        self.try_on(url)
-            .await
-            .unwrap_or_else(|cause| panic!("{} of {} at {url}: {cause}", self.device, self.shop))
-    }
-
-    /// Connects and logs in, once.
-    ///
-    /// # Errors
-    /// What happened instead of a welcome.
-    pub async fn try_on(&self, url: &str) -> Result<Device, String> {
-        let mut device = Device::try_connect(url, Some(self.encoding)).await?;
-        device.label = format!("{}/{}", self.shop, self.device);
-        let welcome = device.try_request(self.op()).await?;
-        if welcome["op"] != "welcome" {
-            return Err(format!("the login was answered by {welcome}"));
-        }
-        device.welcome = welcome;
-        Ok(device)
-    }
-}
-
 type Socket = WebSocketStream<TcpStream>;
 
 /// A connection, logged in or not. Dropping it loses the connection without a close frame.
@@ -152,9 +61,7 @@ impl Device {
     /// # Panics
     /// Where it is refused.
     pub async fn connect(url: &str, encoding: Encoding) -> Device {
-        Device::try_connect(url, Some(encoding))
-            .await
-            .unwrap_or_else(|cause| panic!("{url}: {cause}"))
+        Device::try_connect(url, Some(encoding)).await.unwrap_or_else(|cause| panic!("{url}: {cause}"))
     }
 
     /// Opens a WebSocket; without an encoding it offers no subprotocol and speaks JSON.
@@ -174,9 +81,7 @@ impl Device {
             let std = stream.into_std().map_err(|cause| cause.to_string())?;
             let socket = std.try_clone().map_err(|cause| cause.to_string())?;
             let stream = TcpStream::from_std(std).map_err(|cause| cause.to_string())?;
-            let (ws, _) = tokio_tungstenite::client_async(request, stream)
-                .await
-                .map_err(|cause| cause.to_string())?;
+            let (ws, _) = tokio_tungstenite::client_async(request, stream).await.map_err(|cause| cause.to_string())?;
             Ok::<_, String>((ws, socket))
         });
         let (ws, socket) = opened.await.map_err(|_| format!("no WebSocket in {SOON:?}"))??;
@@ -185,16 +90,21 @@ impl Device {
         let (tx, events) = mpsc::unbounded_channel();
         let reader = tokio::spawn(read(stream, encoding, tx));
         let label = "a device before its login".into();
-        Ok(Device {
-            welcome: Value::Null,
-            label,
-            encoding,
-            sink,
-            events,
-            reader,
-            held: VecDeque::new(),
-            socket,
-        })
+        Ok(Device { welcome: Value::Null, label, encoding, sink, events, reader, held: VecDeque::new(), socket })
+    }
+
+    /// Sends this login and waits for its welcome.
+    ///
+    /// # Errors
+    /// What came instead.
+    pub async fn log_in(mut self, login: &Value, label: String) -> Result<Device, String> {
+        self.label = label;
+        let welcome = self.try_request(login.clone()).await?;
+        if welcome["op"] != "welcome" {
+            return Err(format!("the login was answered by {welcome}"));
+        }
+        self.welcome = welcome;
+        Ok(self)
     }
 
     /// Sends an op.
@@ -239,10 +149,7 @@ impl Device {
         if let Some(event) = self.held.pop_front() {
             return Some(event);
         }
-        timeout(wait, self.events.recv())
-            .await
-            .ok()
-            .map(|event| event.unwrap_or_else(ended))
+        timeout(wait, self.events.recv()).await.ok().map(|event| event.unwrap_or_else(ended))
     }
 
     /// What happens next, without a deadline. Cancel-safe.
@@ -314,9 +221,7 @@ impl Device {
     /// Where no answer comes in 10 s.
     pub async fn request(&mut self, op: Value) -> Value {
         let label = self.label.clone();
-        self.try_request(op)
-            .await
-            .unwrap_or_else(|cause| panic!("{label}: {cause}"))
+        self.try_request(op).await.unwrap_or_else(|cause| panic!("{label}: {cause}"))
     }
 
     /// Sends an op with a `ref` of its own and gives its answer.
@@ -330,9 +235,8 @@ impl Device {
         self.try_send_raw(self.encoding.frame(&op)).await?;
         let end = Instant::now() + SOON;
         loop {
-            let event = timeout_at(end, self.events.recv())
-                .await
-                .map_err(|_| format!("no answer to {op} in {SOON:?}"))?;
+            let event =
+                timeout_at(end, self.events.recv()).await.map_err(|_| format!("no answer to {op} in {SOON:?}"))?;
             match event.unwrap_or_else(ended) {
                 Event::Op(answer) if answer["ref"] == reference => return Ok(answer),
                 event @ (Event::Op(_) | Event::Ping(_)) => self.held.push_back(event),
@@ -375,10 +279,7 @@ impl Device {
             (&"error".into(), &code.into()),
             "{request} was answered by {error}"
         );
-        assert!(
-            error["message"].as_str().is_some_and(|text| !text.is_empty()),
-            "{error} says nothing"
-        );
+        assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{error} says nothing");
         error
     }
 
@@ -416,10 +317,7 @@ impl Device {
     pub async fn close(mut self) {
         // It may have been closed by the relay already.
         let _ = self.sink.send(Message::Close(None)).await;
-        while !matches!(
-            self.event_within(SOON).await,
-            None | Some(Event::Closed(..) | Event::Lost(_))
-        ) {}
+        while !matches!(self.event_within(SOON).await, None | Some(Event::Closed(..) | Event::Lost(_))) {}
     }
 
     /// Loses the connection: no close frame, no TCP goodbye, only a reset.
@@ -447,9 +345,8 @@ async fn read(mut stream: SplitStream<Socket>, encoding: Encoding, events: mpsc:
             Some(Ok(Message::Ping(payload))) => Event::Ping(payload.to_vec()),
             Some(Ok(Message::Pong(_))) => continue,
             Some(Ok(Message::Close(frame))) => {
-                let (code, reason) = frame.map_or((1005, String::new()), |frame| {
-                    (frame.code.into(), frame.reason.to_string())
-                });
+                let (code, reason) =
+                    frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
                 Event::Closed(code, reason)
             }
             Some(Ok(frame)) => match encoding.read(&frame) {

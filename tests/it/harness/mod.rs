@@ -8,6 +8,7 @@
 
 pub mod device;
 pub mod http;
+pub mod login;
 pub mod node;
 pub mod proxy;
 pub mod publisher;
@@ -19,7 +20,8 @@ pub mod wire;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-pub use device::{Device, Event, Login};
+pub use device::{Device, Event};
+pub use login::Login;
 pub use node::{NodeOptions, NodeProcess};
 pub use proxy::RedisProxy;
 pub use publisher::Publisher;
@@ -59,11 +61,7 @@ pub async fn eventually_get<T>(deadline: Duration, what: &str, mut ask: impl Asy
 pub fn unique(what: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!(
-        "{what}-{:x}-{count:x}-{:08x}",
-        std::process::id(),
-        rand::random::<u32>()
-    )
+    format!("{what}-{:x}-{count:x}-{:08x}", std::process::id(), rand::random::<u32>())
 }
 
 /// The wall clock, in milliseconds since 1970.

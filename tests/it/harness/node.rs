@@ -33,12 +33,7 @@ impl NodeOptions {
     /// A node on this store, with a prefix that no other test has. Nodes that are to form one
     /// deployment are started with the same options.
     pub fn new(store: impl Into<String>) -> NodeOptions {
-        NodeOptions {
-            store: store.into(),
-            prefix: unique_prefix(),
-            listen: "127.0.0.1:0".into(),
-            settings: Vec::new(),
-        }
+        NodeOptions { store: store.into(), prefix: unique_prefix(), listen: "127.0.0.1:0".into(), settings: Vec::new() }
     }
 
     /// Adds a setting, by the part of its variable after `SHOPRELAY_`.
@@ -89,26 +84,13 @@ impl NodeProcess {
         let pid = child.id().expect("a new process has an id");
         let log = Log::default();
         let (ready_tx, ready) = oneshot::channel();
-        tokio::spawn(keep_log(
-            child.stderr.take().expect("stderr is piped"),
-            log.clone(),
-            ready_tx,
-        ));
+        tokio::spawn(keep_log(child.stderr.take().expect("stderr is piped"), log.clone(), ready_tx));
         let addresses = match timeout(READY_WITHIN, ready).await {
             Ok(Ok(addresses)) => addresses,
-            Ok(Err(_)) => panic!(
-                "the node exited with {:?} before it was ready:\n{}",
-                child.wait().await,
-                text(&log)
-            ),
+            Ok(Err(_)) => panic!("the node exited with {:?} before it was ready:\n{}", child.wait().await, text(&log)),
             Err(_) => panic!("the node was not ready within {READY_WITHIN:?}:\n{}", text(&log)),
         };
-        NodeProcess {
-            child,
-            pid,
-            log,
-            addresses,
-        }
+        NodeProcess { child, pid, log, addresses }
     }
 
     /// Where devices connect.
@@ -131,9 +113,7 @@ impl NodeProcess {
     /// # Panics
     /// Without an answer within 10 s.
     pub async fn get(&self, path: &str) -> (u16, String) {
-        http::get(&self.addresses.metrics, path)
-            .await
-            .unwrap_or_else(|cause| panic!("{cause}"))
+        http::get(&self.addresses.metrics, path).await.unwrap_or_else(|cause| panic!("{cause}"))
     }
 
     /// `GET` on the public listener.
@@ -141,9 +121,7 @@ impl NodeProcess {
     /// # Panics
     /// Without an answer within 10 s.
     pub async fn get_public(&self, path: &str) -> (u16, String) {
-        http::get(&self.addresses.listen, path)
-            .await
-            .unwrap_or_else(|cause| panic!("{cause}"))
+        http::get(&self.addresses.listen, path).await.unwrap_or_else(|cause| panic!("{cause}"))
     }
 
     /// Whether the node says that a device that logs in now is served.
@@ -182,14 +160,8 @@ impl NodeProcess {
     }
 
     fn signal(&self, name: &str) {
-        let status = std::process::Command::new("kill")
-            .args(["-s", name, &self.pid.to_string()])
-            .status();
-        assert!(
-            status.as_ref().is_ok_and(ExitStatus::success),
-            "kill -s {name} {}: {status:?}",
-            self.pid
-        );
+        let status = std::process::Command::new("kill").args(["-s", name, &self.pid.to_string()]).status();
+        assert!(status.as_ref().is_ok_and(ExitStatus::success), "kill -s {name} {}: {status:?}", self.pid);
     }
 
     /// Waits for its end.
@@ -212,12 +184,7 @@ impl NodeProcess {
 impl Drop for NodeProcess {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!(
-                "--- log of node {} on {}\n{}",
-                self.pid,
-                self.addresses.listen,
-                text(&self.log)
-            );
+            eprintln!("--- log of node {} on {}\n{}", self.pid, self.addresses.listen, text(&self.log));
         }
     }
 }
@@ -252,11 +219,7 @@ fn ready_line(line: &str) -> Option<Addresses> {
         return None;
     }
     let address = |name| Some(fields.get(name)?.as_str()?.to_owned());
-    Some(Addresses {
-        listen: address("listen")?,
-        api: address("api_listen")?,
-        metrics: address("metrics_listen")?,
-    })
+    Some(Addresses { listen: address("listen")?, api: address("api_listen")?, metrics: address("metrics_listen")? })
 }
 
 /// A scrape.
@@ -277,11 +240,7 @@ impl Metrics {
     /// Where a line is none.
     pub fn parse(text: &str) -> Metrics {
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Metrics(
-            lines
-                .map(|line| sample(line).unwrap_or_else(|| panic!("no sample: {line}")))
-                .collect(),
-        )
+        Metrics(lines.map(|line| sample(line).unwrap_or_else(|| panic!("no sample: {line}"))).collect())
     }
 
     /// Whether the metric is there at all.
@@ -298,9 +257,7 @@ impl Metrics {
     pub fn labelled(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let fits = |sample: &&Sample| {
             sample.name == name
-                && labels
-                    .iter()
-                    .all(|(key, value)| sample.labels.get(*key).is_some_and(|have| have == value))
+                && labels.iter().all(|(key, value)| sample.labels.get(*key).is_some_and(|have| have == value))
         };
         self.0.iter().filter(fits).map(|sample| sample.value).sum()
     }
@@ -321,11 +278,7 @@ fn sample(line: &str) -> Option<Sample> {
             Some((key.to_owned(), value.trim_matches('"').to_owned()))
         })
         .collect::<Option<_>>()?;
-    Some(Sample {
-        name: name.to_owned(),
-        labels,
-        value: value.parse().ok()?,
-    })
+    Some(Sample { name: name.to_owned(), labels, value: value.parse().ok()? })
 }
 
 #[test]

@@ -56,11 +56,7 @@ impl RedisProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
         let port = listener.local_addr().expect("a listener has an address").port();
         let faults = watch::Sender::new(Faults::default());
-        let shared = Arc::new(Shared {
-            faults,
-            loss: Mutex::new(None),
-            counters: Counters::default(),
-        });
+        let shared = Arc::new(Shared { faults, loss: Mutex::new(None), counters: Counters::default() });
         let accept = tokio::spawn(accept(listener, redis_port, shared.clone()));
         RedisProxy { port, shared, accept }
     }
@@ -105,9 +101,7 @@ impl RedisProxy {
     /// probes of the nodes.
     pub fn drop_pushes(&self, count: u64, channel: &str) {
         let channel = channel.as_bytes().to_vec();
-        self.drop_pushes_where(count, move |push| {
-            push.channel.windows(channel.len()).any(|part| part == channel)
-        });
+        self.drop_pushes_where(count, move |push| push.channel.windows(channel.len()).any(|part| part == channel));
     }
 
     /// Drops the next `count` pushes that fit.

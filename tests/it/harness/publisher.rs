@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::device::{Device, Event, Login, op};
+use super::device::{Device, Event, op};
+use super::login::Login;
 use super::recorder::Urls;
 use super::wire::{Id, id_of};
 use super::{eventually, unique};
@@ -23,26 +24,13 @@ impl Publisher {
     /// Publishes `count` messages of these fields, `pace` apart at least.
     pub fn start(login: Login, urls: &Urls, count: usize, pace: Duration, fields: Value) -> Publisher {
         let accepted = Arc::new(Mutex::new(Vec::new()));
-        let publish = Publish {
-            login,
-            urls: urls.clone(),
-            attempt: usize::from(rand::random::<u8>()),
-            device: None,
-        };
-        Publisher {
-            accepted: accepted.clone(),
-            task: tokio::spawn(publish.run(count, pace, fields, accepted)),
-        }
+        let publish = Publish { login, urls: urls.clone(), attempt: usize::from(rand::random::<u8>()), device: None };
+        Publisher { accepted: accepted.clone(), task: tokio::spawn(publish.run(count, pace, fields, accepted)) }
     }
 
     /// The ids of what has been accepted so far.
     pub fn accepted(&self) -> BTreeSet<Id> {
-        self.accepted
-            .lock()
-            .expect("no panic holds it")
-            .iter()
-            .copied()
-            .collect()
+        self.accepted.lock().expect("no panic holds it").iter().copied().collect()
     }
 
     /// Waits until so many have been accepted.
@@ -133,12 +121,8 @@ fn accepted(answer: Value) -> Result<Value, Duration> {
     if answer["op"] == "accepted" {
         return Ok(answer);
     }
-    let may_retry = ["unavailable", "rate_limited", "backlog_full"]
-        .iter()
-        .any(|code| answer["code"] == *code);
+    let may_retry = ["unavailable", "rate_limited", "backlog_full"].iter().any(|code| answer["code"] == *code);
     assert!(may_retry, "a notify was refused for good: {answer}");
-    let wait_ms = answer["retry_after_ms"]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no retry_after_ms in {answer}"));
+    let wait_ms = answer["retry_after_ms"].as_u64().unwrap_or_else(|| panic!("no retry_after_ms in {answer}"));
     Err(Duration::from_millis(wait_ms))
 }

@@ -31,13 +31,7 @@ pub struct Frame {
 impl Frame {
     /// A whole, masked frame.
     pub fn new(opcode: u8, payload: impl Into<Vec<u8>>) -> Frame {
-        Frame {
-            fin: true,
-            reserved: 0,
-            opcode,
-            masked: true,
-            payload: payload.into(),
-        }
+        Frame { fin: true, reserved: 0, opcode, masked: true, payload: payload.into() }
     }
 
     /// A whole, masked text frame.
@@ -47,13 +41,8 @@ impl Frame {
 
     /// A message cut into fragments of this many bytes.
     pub fn fragments(message: &[u8], size: usize) -> Vec<Frame> {
-        let mut frames: Vec<Frame> = message
-            .chunks(size)
-            .map(|part| Frame {
-                fin: false,
-                ..Frame::new(CONTINUATION, part)
-            })
-            .collect();
+        let mut frames: Vec<Frame> =
+            message.chunks(size).map(|part| Frame { fin: false, ..Frame::new(CONTINUATION, part) }).collect();
         if let Some(first) = frames.first_mut() {
             first.opcode = TEXT;
         }
@@ -87,12 +76,7 @@ impl Frame {
         if self.masked {
             let key = rand::random::<[u8; 4]>();
             bytes.extend(key);
-            bytes.extend(
-                self.payload
-                    .iter()
-                    .zip(key.iter().cycle())
-                    .map(|(byte, key)| byte ^ key),
-            );
+            bytes.extend(self.payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
         } else {
             bytes.extend(&self.payload);
         }
@@ -123,9 +107,7 @@ impl RawSocket {
     pub async fn handshake(url: &str, headers: &[(&str, &str)]) -> (u16, RawSocket) {
         let rest = url.strip_prefix("ws://").expect("a ws:// URL");
         let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let stream = TcpStream::connect(address)
-            .await
-            .unwrap_or_else(|cause| panic!("{url}: {cause}"));
+        let stream = TcpStream::connect(address).await.unwrap_or_else(|cause| panic!("{url}: {cause}"));
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
         let mut request = format!(
             "GET /{path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -139,21 +121,13 @@ impl RawSocket {
         socket.write(request.as_bytes()).await;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            head.extend(
-                socket
-                    .read(1)
-                    .await
-                    .unwrap_or_else(|cause| panic!("handshake with {url}: {cause}")),
-            );
+            head.extend(socket.read(1).await.unwrap_or_else(|cause| panic!("handshake with {url}: {cause}")));
         }
         let head = String::from_utf8_lossy(&head).into_owned();
         let status = http::status(&head).unwrap_or_else(|| panic!("no HTTP: {head}"));
         if status == 101 {
             // The answer to the key of RFC 6455, section 1.3.
-            assert!(
-                head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
-                "a wrong Sec-WebSocket-Accept: {head}"
-            );
+            assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "a wrong Sec-WebSocket-Accept: {head}");
         }
         (status, socket)
     }
@@ -200,28 +174,14 @@ impl RawSocket {
         let head = self.read(2).await?;
         let (first, second) = (head[0], head[1]);
         let len = match second & 0x7f {
-            126 => self
-                .read(2)
-                .await?
-                .iter()
-                .fold(0, |len, byte| len << 8 | usize::from(*byte)),
-            127 => self
-                .read(8)
-                .await?
-                .iter()
-                .fold(0, |len, byte| len << 8 | usize::from(*byte)),
+            126 => self.read(2).await?.iter().fold(0, |len, byte| len << 8 | usize::from(*byte)),
+            127 => self.read(8).await?.iter().fold(0, |len, byte| len << 8 | usize::from(*byte)),
             len => usize::from(len),
         };
         let masked = second & 0x80 != 0;
         assert!(!masked, "a server does not mask its frames");
         let payload = self.read(len).await?;
-        Ok(Frame {
-            fin: first & 0x80 != 0,
-            reserved: first >> 4 & 7,
-            opcode: first & 15,
-            masked,
-            payload,
-        })
+        Ok(Frame { fin: first & 0x80 != 0, reserved: first >> 4 & 7, opcode: first & 15, masked, payload })
     }
 
     /// The next op; Pings stay unanswered.

@@ -9,8 +9,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::device::{Device, Event, Login};
+use super::device::{Device, Event};
 use super::eventually;
+use super::login::Login;
 use super::wire::{Id, id_of};
 
 /// The addresses of the nodes that can be tried, shared by all who connect: a node that comes back
@@ -64,10 +65,7 @@ impl Record {
     /// The ids of all entries with this op, `message` or `status`, over all connections.
     pub fn ids(&self, op: &str) -> BTreeSet<Id> {
         let entries = self.connections.iter().flat_map(|connection| &connection.entries);
-        entries
-            .filter(|entry| entry["op"] == op)
-            .map(|entry| id_of(entry, "id"))
-            .collect()
+        entries.filter(|entry| entry["op"] == op).map(|entry| id_of(entry, "id")).collect()
     }
 
     /// Checks that each connection was sent ids above its cursor, ascending, each once.
@@ -97,18 +95,9 @@ impl Record {
         for (n, connection) in self.connections.iter().enumerate() {
             let came = connection.ids();
             let cursor = id_of(&connection.welcome, "cursor");
-            let due: Vec<Id> = expected
-                .iter()
-                .copied()
-                .filter(|id| *id > cursor)
-                .take(came.len())
-                .collect();
+            let due: Vec<Id> = expected.iter().copied().filter(|id| *id > cursor).take(came.len()).collect();
             let first = came.iter().zip(&due).find(|(came, due)| came != due);
-            assert_eq!(
-                came, due,
-                "{}, connection {n} from {cursor}: first difference {first:?}",
-                self.device
-            );
+            assert_eq!(came, due, "{}, connection {n} from {cursor}: first difference {first:?}", self.device);
         }
     }
 
@@ -156,25 +145,10 @@ impl Recorder {
     /// Logs in at the `first`th of the nodes and stays logged in.
     pub fn start(login: Login, urls: &Urls, first: usize, acks: Acks) -> Recorder {
         let name = format!("{}/{}", login.shop, login.device);
-        let record = Arc::new(Mutex::new(Record {
-            device: name.clone(),
-            connections: Vec::new(),
-        }));
+        let record = Arc::new(Mutex::new(Record { device: name.clone(), connections: Vec::new() }));
         let (wish, wishes) = watch::channel((Wish::Online, 0));
-        let stay = Stay {
-            login,
-            urls: urls.clone(),
-            attempt: first,
-            acks,
-            record: record.clone(),
-            wishes,
-        };
-        Recorder {
-            record,
-            wish,
-            task: tokio::spawn(stay.run()),
-            name,
-        }
+        let stay = Stay { login, urls: urls.clone(), attempt: first, acks, record: record.clone(), wishes };
+        Recorder { record, wish, task: tokio::spawn(stay.run()), name }
     }
 
     /// The same, acknowledging everything, and waits for the first welcome.
@@ -193,10 +167,7 @@ impl Recorder {
     /// Where it takes longer than 20 s.
     pub async fn wait_login(&self) {
         let what = format!("{} to log in", self.name);
-        eventually(Duration::from_secs(20), &what, async || {
-            !self.record().connections.is_empty()
-        })
-        .await;
+        eventually(Duration::from_secs(20), &what, async || !self.record().connections.is_empty()).await;
     }
 
     /// What it was sent so far.
@@ -244,8 +215,7 @@ impl Recorder {
     }
 
     fn wish_for(&self, new: Wish) {
-        self.wish
-            .send_if_modified(|(wish, _)| std::mem::replace(wish, new) != new);
+        self.wish.send_if_modified(|(wish, _)| std::mem::replace(wish, new) != new);
     }
 
     /// Ends it and gives what it was sent.
@@ -254,9 +224,7 @@ impl Recorder {
     /// Where the device itself met something that must not be.
     pub async fn stop(mut self) -> Record {
         self.wish_for(Wish::Stop);
-        (&mut self.task)
-            .await
-            .unwrap_or_else(|cause| panic!("{}: {cause}", self.name));
+        (&mut self.task).await.unwrap_or_else(|cause| panic!("{}: {cause}", self.name));
         self.record()
     }
 }
@@ -311,12 +279,7 @@ impl Stay {
 
     /// Records one connection to its end; gives it back where its node asked the device to leave.
     async fn stay_on(&mut self, url: String, mut device: Device) -> Option<Device> {
-        let connection = Connection {
-            url,
-            welcome: device.welcome.clone(),
-            entries: Vec::new(),
-            end: None,
-        };
+        let connection = Connection { url, welcome: device.welcome.clone(), entries: Vec::new(), end: None };
         let index = {
             let mut record = self.record.lock().expect("no panic holds it");
             record.connections.push(connection);

@@ -61,8 +61,7 @@ fn line(bytes: &[u8]) -> Option<(&[u8], usize)> {
 
 fn number(digits: &[u8]) -> i64 {
     let text = String::from_utf8_lossy(digits);
-    text.parse()
-        .unwrap_or_else(|_| panic!("no number in a reply: {text:?}"))
+    text.parse().unwrap_or_else(|_| panic!("no number in a reply: {text:?}"))
 }
 
 #[test]
@@ -83,13 +82,7 @@ fn replies_are_cut_where_they_end() {
         }
         assert_eq!(reply_len(&[reply, b"+next\r\n"].concat()), Some(reply.len()));
     }
-    assert_eq!(
-        sharded_push(replies[5]),
-        Some(Push {
-            channel: b"c",
-            payload: b"hi"
-        })
-    );
+    assert_eq!(sharded_push(replies[5]), Some(Push { channel: b"c", payload: b"hi" }));
     assert_eq!(sharded_push(b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n"), None);
     assert_eq!(sharded_push(b"*3\r\n$10\r\nssubscribe\r\n$1\r\nc\r\n:1\r\n"), None);
 }

@@ -59,9 +59,7 @@ pub fn msgpack(value: &Value) -> Vec<u8> {
 /// # Errors
 /// Where the bytes are no MessagePack.
 pub fn read_msgpack(bytes: &[u8]) -> Result<Value, String> {
-    rmp_serde::from_slice::<Unpacked>(bytes)
-        .map(|read| read.0)
-        .map_err(|cause| format!("{cause}: {bytes:02x?}"))
+    rmp_serde::from_slice::<Unpacked>(bytes).map(|read| read.0).map_err(|cause| format!("{cause}: {bytes:02x?}"))
 }
 
 /// Bytes, as a [`Value`] of this harness.

@@ -23,21 +23,11 @@ async fn an_unmasked_frame_is_closed_with_4002() {
     for opcode in [TEXT, PING, CLOSE] {
         let mut socket = logged_in(&world).await;
         let payload = if opcode == TEXT { PING_OP } else { "" };
-        socket
-            .send(&Frame {
-                masked: false,
-                ..Frame::new(opcode, payload)
-            })
-            .await;
+        socket.send(&Frame { masked: false, ..Frame::new(opcode, payload) }).await;
         assert_eq!(socket.close_code().await.0, 4002, "opcode {opcode}");
     }
     let mut before_login = RawSocket::open(&world.url(0)).await;
-    before_login
-        .send(&Frame {
-            masked: false,
-            ..Frame::text(PING_OP)
-        })
-        .await;
+    before_login.send(&Frame { masked: false, ..Frame::text(PING_OP) }).await;
     assert_eq!(before_login.close_code().await.0, 4002);
     world.assert_serves().await;
 }
@@ -47,12 +37,7 @@ async fn reserved_bits_and_reserved_opcodes_are_closed_with_4002() {
     let world = World::start(1).await;
     for reserved in 1..8 {
         let mut socket = logged_in(&world).await;
-        socket
-            .send(&Frame {
-                reserved,
-                ..Frame::text(PING_OP)
-            })
-            .await;
+        socket.send(&Frame { reserved, ..Frame::text(PING_OP) }).await;
         assert_eq!(socket.close_code().await.0, 4002, "reserved bits {reserved:03b}");
     }
     for opcode in [3, 7, 11, 15] {
@@ -66,10 +51,7 @@ async fn reserved_bits_and_reserved_opcodes_are_closed_with_4002() {
 #[tokio::test]
 async fn broken_fragments_and_control_frames_are_closed_with_4002() {
     let world = World::start(1).await;
-    let open = |opcode| Frame {
-        fin: false,
-        ..Frame::new(opcode, "{")
-    };
+    let open = |opcode| Frame { fin: false, ..Frame::new(opcode, "{") };
     let cases = [
         vec![Frame::new(CONTINUATION, "x")],
         vec![open(TEXT), Frame::text("x")],
@@ -91,9 +73,7 @@ async fn broken_fragments_and_control_frames_are_closed_with_4002() {
 async fn a_text_that_is_no_utf8_is_refused() {
     let world = World::start(1).await;
     let mut socket = logged_in(&world).await;
-    socket
-        .send(&Frame::new(TEXT, b"{\"op\":\"ping\",\"x\":\"\xff\xfe\"}".as_slice()))
-        .await;
+    socket.send(&Frame::new(TEXT, b"{\"op\":\"ping\",\"x\":\"\xff\xfe\"}".as_slice())).await;
     let answer = socket.read_frame().await.expect("an answer or a close");
     let is_refusal = match answer.opcode {
         TEXT => String::from_utf8_lossy(&answer.payload).contains("bad_request"),

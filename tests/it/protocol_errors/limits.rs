@@ -86,16 +86,9 @@ async fn fragments_are_counted_together() {
 async fn fragments_without_end_are_closed_at_the_limit() {
     let world = World::start(1).await;
     let mut socket = RawSocket::open(&world.url(0)).await;
-    let endless = Frame {
-        fin: false,
-        ..Frame::fragments(&[b'x'; 4096], 1024).remove(0)
-    };
+    let endless = Frame { fin: false, ..Frame::fragments(&[b'x'; 4096], 1024).remove(0) };
     socket.send(&endless).await;
-    let more = Frame {
-        fin: false,
-        opcode: crate::harness::raw::CONTINUATION,
-        ..Frame::text("x".repeat(1024))
-    };
+    let more = Frame { fin: false, opcode: crate::harness::raw::CONTINUATION, ..Frame::text("x".repeat(1024)) };
     for _ in 0..64 {
         socket.send(&more).await;
     }
@@ -150,10 +143,7 @@ async fn too_many_ops_are_rate_limited_and_going_on_is_closed_with_4004() {
         (4..=7).contains(&answered),
         "the burst is five times the rate and the login one of it, {answered} were answered"
     );
-    assert!(
-        (199..=200).contains(&refused_in_a_row),
-        "closed after {refused_in_a_row} refusals in a row"
-    );
+    assert!((199..=200).contains(&refused_in_a_row), "closed after {refused_in_a_row} refusals in a row");
     world.assert_serves().await;
 }
 
@@ -171,10 +161,8 @@ async fn acks_do_not_count_towards_the_rate() {
 async fn a_shop_that_publishes_too_much_is_rate_limited_over_all_its_devices() {
     let world = World::with(2, &[("LIMITS_SHOP_PUBLISHES_PER_S", "10")]).await;
     let (shop, mut main) = shop_with_a_main(&world).await;
-    let mut subs = [
-        Login::sub(&shop, "hand-0").on(&world.url(0)).await,
-        Login::sub(&shop, "hand-1").on(&world.url(1)).await,
-    ];
+    let mut subs =
+        [Login::sub(&shop, "hand-0").on(&world.url(0)).await, Login::sub(&shop, "hand-1").on(&world.url(1)).await];
     let (mut accepted, mut refused) = (0, 0);
     let mut n = 0;
     eventually(SOON, "a refusal on both nodes", async || {
@@ -193,11 +181,7 @@ async fn a_shop_that_publishes_too_much_is_rate_limited_over_all_its_devices() {
     main.take(accepted).await;
     main.expect_nothing().await;
     let (other, _main) = shop_with_a_main(&world).await;
-    Login::sub(&other, "hand")
-        .on(&world.url(1))
-        .await
-        .notify(json!({"type": "t"}))
-        .await;
+    Login::sub(&other, "hand").on(&world.url(1)).await.notify(json!({"type": "t"})).await;
 }
 
 #[tokio::test]
@@ -210,8 +194,5 @@ async fn connections_beyond_the_limit_are_refused_with_503() {
     }
     assert_eq!(RawSocket::handshake(&url, &[]).await.0, 503);
     devices.pop().expect("three of them").close().await;
-    eventually(SOON, "room for one more", async || {
-        RawSocket::handshake(&url, &[]).await.0 == 101
-    })
-    .await;
+    eventually(SOON, "room for one more", async || RawSocket::handshake(&url, &[]).await.0 == 101).await;
 }
