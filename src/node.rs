@@ -30,7 +30,7 @@ use crate::store::{NodeReport, Store, StoreSettings};
 const BEAT: Duration = Duration::from_secs(1);
 /// Time between the folding of recorded durations.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// How long closed connections and the last proofs are waited for when a node stops.
+/// How long the last proofs are waited for when a node stops.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// Why a node cannot start.
@@ -56,6 +56,7 @@ pub struct Node {
     addresses: Addresses,
     stop_devices: watch::Sender<bool>,
     devices: JoinHandle<()>,
+    drain_window: Duration,
     /// The parts that run until the node is gone.
     keepers: JoinSet<()>,
 }
@@ -169,7 +170,18 @@ impl Node {
         keepers.spawn(beat(id.clone(), relay.clone(), nodes, probes.clone()));
         keepers.spawn(upkeep(scrape));
         let (stop_devices, devices) = accept(listeners, &relay, &probes, &mut keepers);
-        Ok(Node { id, relay, probes, store, proofs, addresses, stop_devices, devices, keepers })
+        Ok(Node {
+            id,
+            relay,
+            probes,
+            store,
+            proofs,
+            addresses,
+            stop_devices,
+            devices,
+            drain_window: config.drain_window,
+            keepers,
+        })
     }
 
     /// The node's id.
@@ -187,7 +199,7 @@ impl Node {
         self.probes.is_stopping.store(true, Ordering::Relaxed);
         self.stop_devices.send_replace(true);
         self.relay.stop();
-        let closed = tokio::time::timeout(STOP_WAIT, &mut self.devices).await;
+        let closed = tokio::time::timeout(self.drain_window, &mut self.devices).await;
         if closed.is_err() {
             warn!("some connections did not end in time");
             self.devices.abort();

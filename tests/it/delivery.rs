@@ -4,7 +4,6 @@ mod acks;
 mod audience;
 mod deal;
 mod encodings;
-mod groups;
 mod invariants;
 mod list;
 mod notify;

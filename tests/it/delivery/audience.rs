@@ -59,7 +59,9 @@ async fn send_cases(world: &World, durable: bool, op: &str) {
             if reached.contains(&index) {
                 let came = device.expect(op).await;
                 assert_eq!((&came["type"], &came["data"]), (&json!("case"), &json!(n)), "device {index}: {came}");
-                assert_eq!(came["to"], to, "{came}");
+                if durable {
+                    assert_eq!(came["to"], to, "{came}");
+                }
                 assert_eq!(came["from"], json!({"device": "sub-0", "role": "sub"}), "{came}");
             }
             let mark = device.expect(op).await;
@@ -106,7 +108,7 @@ async fn the_default_audience_and_durability_follow_the_role(world: &mut World) 
     for sub in &mut devices[2..] {
         for _ in 0..2 {
             let signal = sub.expect("signal").await;
-            assert_eq!((&signal["type"], &signal["to"]), (&json!("from-main"), &json!("subs")));
+            assert_eq!(signal["type"], "from-main");
             assert!(signal.get("id").is_none_or(Value::is_null), "{signal}");
         }
         assert_eq!(sub.expect("message").await["id"], durable.as_str());
