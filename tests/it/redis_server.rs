@@ -53,7 +53,13 @@ impl RedisServer {
             // Somebody else may take the port before the server does; then it is tried with another.
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let dir = TempDir::with_prefix("shoprelay-redis-").unwrap();
-            let server = RedisServer { dir, port, options: options.clone(), keeper: Mutex::new(None), process: AtomicU64::new(0) };
+            let server = RedisServer {
+                dir,
+                port,
+                options: options.clone(),
+                keeper: Mutex::new(None),
+                process: AtomicU64::new(0),
+            };
             if server.run() {
                 return server;
             }
@@ -67,13 +73,30 @@ impl RedisServer {
         // The restart of a killed server is not to read what the first one wrote.
         let _ = std::fs::remove_file(&log);
         let mut command = Command::new("sh");
-        command.args(["-c", KEEPER, "sh", "--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+        command.args([
+            "-c",
+            KEEPER,
+            "sh",
+            "--port",
+            &self.port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+        ]);
         if !self.options.iter().any(|option| option == "--appendonly") {
             command.args(["--appendonly", "no"]);
         }
-        command.arg("--dir").arg(self.dir.path()).arg("--unixsocket").arg(self.socket());
+        command
+            .arg("--dir")
+            .arg(self.dir.path())
+            .arg("--unixsocket")
+            .arg(self.socket());
         command.arg("--logfile").arg(&log).args(&self.options);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let keeper = command.spawn().expect("sh is there");
         *self.keeper.lock().unwrap() = Some(keeper);
         let began = Instant::now();
@@ -120,7 +143,9 @@ impl RedisServer {
         let path = format!("{}/lua/{name}.lua", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&path).unwrap();
         let count = keys.len().to_string();
-        let output = self.try_cli(&[&["--json", "-e", "EVAL", &text, &count], keys, args].concat()).unwrap();
+        let output = self
+            .try_cli(&[&["--json", "-e", "EVAL", &text, &count], keys, args].concat())
+            .unwrap();
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             return Err(format!("{printed}{}", String::from_utf8_lossy(&output.stderr)));
@@ -129,7 +154,12 @@ impl RedisServer {
     }
 
     fn try_cli(&self, args: &[&str]) -> io::Result<Output> {
-        match Command::new("redis-cli").arg("-s").arg(self.socket()).args(args).output() {
+        match Command::new("redis-cli")
+            .arg("-s")
+            .arg(self.socket())
+            .args(args)
+            .output()
+        {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 panic!("the tests need redis-server and redis-cli 7: apt-get install redis-server")
             }
@@ -154,7 +184,9 @@ impl RedisServer {
 
     /// Ends the process as a crash would.
     pub fn kill(&self) {
-        let Some(mut keeper) = self.keeper.lock().unwrap().take() else { return };
+        let Some(mut keeper) = self.keeper.lock().unwrap().take() else {
+            return;
+        };
         drop(keeper.stdin.take());
         keeper.wait().unwrap();
     }
@@ -214,13 +246,20 @@ impl Proxy {
         let (all, cut) = (lines.clone(), cut_after.clone());
         let listener = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { continue };
+                let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else {
+                    continue;
+                };
                 let line = Arc::new(Line::default());
                 all.lock().unwrap().push(line.clone());
                 tokio::spawn(carry(client, server, line, cut.clone()));
             }
         });
-        Proxy { port, lines, cut_after, listener }
+        Proxy {
+            port,
+            lines,
+            cut_after,
+            listener,
+        }
     }
 
     pub fn url(&self) -> String {
@@ -230,7 +269,10 @@ impl Proxy {
     /// From now on nothing arrives on the subscriber connections that are there now.
     pub fn deafen_subscribers(&self) {
         let lines = self.lines.lock().unwrap();
-        let subscribers: Vec<_> = lines.iter().filter(|line| line.is_subscriber.load(Ordering::SeqCst)).collect();
+        let subscribers: Vec<_> = lines
+            .iter()
+            .filter(|line| line.is_subscriber.load(Ordering::SeqCst))
+            .collect();
         assert!(!subscribers.is_empty(), "nobody has subscribed");
         for line in subscribers {
             line.is_deaf.store(true, Ordering::SeqCst);

@@ -5,7 +5,16 @@ use serde_json::{Value, json};
 use crate::redis_server::{RedisServer, fresh_prefix};
 
 const SCRIPTS: [&str; 10] = [
-    "publish", "mark_delivered", "connect", "disconnect", "set_status", "read", "trim", "forget", "beat", "claim",
+    "publish",
+    "mark_delivered",
+    "connect",
+    "disconnect",
+    "set_status",
+    "read",
+    "trim",
+    "forget",
+    "beat",
+    "claim",
 ];
 
 /// A shop of its own on the shared server, by raw key names.
@@ -16,11 +25,15 @@ struct Shop {
 
 impl Shop {
     fn fresh() -> Shop {
-        Shop { redis: RedisServer::shared(), stem: format!("{}{{s}}", fresh_prefix()) }
+        Shop {
+            redis: RedisServer::shared(),
+            stem: format!("{}{{s}}", fresh_prefix()),
+        }
     }
 
     fn run(&self, script: &str, keys: &[&str], args: &[&str]) -> Value {
-        self.try_run(script, keys, args).unwrap_or_else(|error| panic!("{script}: {error}"))
+        self.try_run(script, keys, args)
+            .unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
     fn try_run(&self, script: &str, keys: &[&str], args: &[&str]) -> Result<Value, String> {
@@ -31,7 +44,11 @@ impl Shop {
 
     /// The channel's name is the stem alone.
     fn key(&self, name: &str) -> String {
-        if name == "channel" { self.stem.clone() } else { format!("{}:{name}", self.stem) }
+        if name == "channel" {
+            self.stem.clone()
+        } else {
+            format!("{}:{name}", self.stem)
+        }
     }
 
     fn cli(&self, command: &str, key: &str, args: &[&str]) -> String {
@@ -43,7 +60,11 @@ impl Shop {
     }
 
     fn publish_once(&self, args: &[&str]) -> Value {
-        self.run("publish", &["log", "head", "channel", "mains", "devices", "once:k"], args)
+        self.run(
+            "publish",
+            &["log", "head", "channel", "mains", "devices", "once:k"],
+            args,
+        )
     }
 
     fn connect(&self, device: &str, role: &str, conn: &str, meta: &str) -> Value {
@@ -70,7 +91,15 @@ fn every_header_states_flags_keys_reply_repeat_and_cost_and_the_body_agrees() {
     let dir = format!("{}/lua", env!("CARGO_MANIFEST_DIR"));
     let mut found: Vec<String> = std::fs::read_dir(&dir)
         .unwrap()
-        .map(|entry| entry.unwrap().file_name().to_str().unwrap().trim_end_matches(".lua").to_owned())
+        .map(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_str()
+                .unwrap()
+                .trim_end_matches(".lua")
+                .to_owned()
+        })
         .collect();
     found.sort();
     let mut known = SCRIPTS.map(str::to_owned);
@@ -79,17 +108,29 @@ fn every_header_states_flags_keys_reply_repeat_and_cost_and_the_body_agrees() {
 
     for name in SCRIPTS {
         let text = std::fs::read_to_string(format!("{dir}/{name}.lua")).unwrap();
-        let (header, body): (Vec<&str>, Vec<&str>) =
-            text.lines().partition(|line| line.starts_with("#!lua") || line.starts_with("--"));
+        let (header, body): (Vec<&str>, Vec<&str>) = text
+            .lines()
+            .partition(|line| line.starts_with("#!lua") || line.starts_with("--"));
         let body = body.join("\n");
-        assert!(["#!lua", "#!lua flags=allow-oom", "#!lua flags=no-writes"].contains(&header[0]), "{name}: {}", header[0]);
+        assert!(
+            ["#!lua", "#!lua flags=allow-oom", "#!lua flags=no-writes"].contains(&header[0]),
+            "{name}: {}",
+            header[0]
+        );
         assert!(header[1].starts_with(&format!("-- {name}: ")), "{name}: {}", header[1]);
         for word in ["RETURN", "REPEAT", "COST"] {
-            assert!(header.iter().any(|line| line.starts_with(&format!("-- {word} "))), "{name} states no {word}");
+            assert!(
+                header.iter().any(|line| line.starts_with(&format!("-- {word} "))),
+                "{name} states no {word}"
+            );
         }
         for list in ["KEYS", "ARGV"] {
             let stated = highest(&header.join("\n"), list);
-            assert_eq!(highest(&body, list), stated, "{name}: {list} of the header and of the body");
+            assert_eq!(
+                highest(&body, list),
+                stated,
+                "{name}: {list} of the header and of the body"
+            );
         }
         assert!(!body.contains("':"), "{name} spells a key");
     }
@@ -119,7 +160,10 @@ fn a_publish_under_a_known_key_gives_the_first_id_even_where_it_would_be_refused
     let shop = Shop::fresh();
     let first = shop.publish_once(&["r", "node", "1", "60000", "-"]);
     assert_eq!(first[0], 0);
-    assert_eq!(shop.publish_once(&["r", "node", "1", "60000", "m"]), json!([1, id(&first)]));
+    assert_eq!(
+        shop.publish_once(&["r", "node", "1", "60000", "m"]),
+        json!([1, id(&first)])
+    );
     assert_eq!(shop.cli("XLEN", "log", &[]), "1");
     let ttl: i64 = shop.cli("PTTL", "once:k", &[]).parse().unwrap();
     assert!((1..=60000).contains(&ttl), "{ttl}");
@@ -129,14 +173,24 @@ fn a_publish_under_a_known_key_gives_the_first_id_even_where_it_would_be_refused
 fn a_publish_is_refused_without_its_audience_or_with_a_full_log_and_then_leaves_nothing() {
     let shop = Shop::fresh();
     assert_eq!(shop.publish_once(&["r", "node", "10", "60000", "m"]), json!([2]));
-    assert_eq!(shop.publish_once(&["r", "node", "10", "60000", "d", "a", "b"]), json!([3]));
+    assert_eq!(
+        shop.publish_once(&["r", "node", "10", "60000", "d", "a", "b"]),
+        json!([3])
+    );
     assert_eq!(shop.publish_once(&["r", "node", "0", "60000", "-"]), json!([4]));
-    assert_eq!(shop.redis.cli(&["EXISTS", &shop.key("log"), &shop.key("head"), &shop.key("once:k")]), "0");
+    assert_eq!(
+        shop.redis
+            .cli(&["EXISTS", &shop.key("log"), &shop.key("head"), &shop.key("once:k")]),
+        "0"
+    );
     shop.connect("b", "main", "c1", "");
     assert_eq!(shop.publish(&["r", "node", "10", "0", "m"])[0], 0);
     let mut many: Vec<String> = (0..2500).map(|n| format!("x{n}")).collect();
     many.push("b".to_owned());
-    let args: Vec<&str> = ["r", "node", "10", "0", "d"].into_iter().chain(many.iter().map(String::as_str)).collect();
+    let args: Vec<&str> = ["r", "node", "10", "0", "d"]
+        .into_iter()
+        .chain(many.iter().map(String::as_str))
+        .collect();
     assert_eq!(shop.publish(&args)[0], 0, "beyond what unpack can take at once");
 }
 
@@ -144,13 +198,22 @@ fn a_publish_is_refused_without_its_audience_or_with_a_full_log_and_then_leaves_
 fn a_mark_moves_forward_once_and_compares_ids_beyond_what_lua_counts_exactly() {
     let shop = Shop::fresh();
     shop.connect("d", "sub", "c", "");
-    assert_eq!(shop.mark(&["d", "9-0", "", "stranger", "9-0", ""]), json!(["0-0", null]));
+    assert_eq!(
+        shop.mark(&["d", "9-0", "", "stranger", "9-0", ""]),
+        json!(["0-0", null])
+    );
     assert_eq!(shop.mark(&["d", "9-0", ""]), json!([null]), "the repeat");
     assert_eq!(shop.mark(&["d", "10-0", ""]), json!(["9-0"]), "10 is beyond 9");
     assert_eq!(shop.mark(&["d", "9-5", ""]), json!([null]), "and does not go back");
-    assert_eq!(shop.mark(&["d", "18446744073709551614-18446744073709551614", ""]), json!(["10-0"]));
+    assert_eq!(
+        shop.mark(&["d", "18446744073709551614-18446744073709551614", ""]),
+        json!(["10-0"])
+    );
     let from = "18446744073709551614-18446744073709551614";
-    assert_eq!(shop.mark(&["d", "18446744073709551614-18446744073709551615", ""]), json!([from]));
+    assert_eq!(
+        shop.mark(&["d", "18446744073709551614-18446744073709551615", ""]),
+        json!([from])
+    );
     assert_eq!(shop.mark(&["d", from, ""]), json!([null]));
     assert_eq!(shop.cli("HEXISTS", "cursors", &["stranger"]), "0");
 }
@@ -167,13 +230,20 @@ fn marks_of_one_device_in_one_call_apply_in_order_and_expiries_count_once() {
     assert_eq!(shop.cli("HGET", "expired", &["3-0"]), "a");
     assert_eq!(shop.cli("HGET", "expired", &["5-0"]), "a\nb");
     assert_eq!(shop.cli("HGET", "expired", &["7-0"]), "a");
-    assert_eq!(shop.cli("HLEN", "expired", &[]), "3", "neither 4-0 nor 6-0 lay on the way");
+    assert_eq!(
+        shop.cli("HLEN", "expired", &[]),
+        "3",
+        "neither 4-0 nor 6-0 lay on the way"
+    );
 }
 
 #[test]
 fn a_connect_takes_over_and_its_repeat_replaces_nothing() {
     let shop = Shop::fresh();
-    assert_eq!(shop.connect("d", "main", "c1", r#"{"v":1}"#), json!(["0-0", "0-0", null, null]));
+    assert_eq!(
+        shop.connect("d", "main", "c1", r#"{"v":1}"#),
+        json!(["0-0", "0-0", null, null])
+    );
     let presence = shop.cli("HGET", "online", &["d"]);
     assert_eq!(shop.connect("d", "main", "c1", "")[2], Value::Null);
     assert_eq!(shop.cli("HGET", "online", &["d"]), presence, "and `since` stays");
@@ -182,8 +252,15 @@ fn a_connect_takes_over_and_its_repeat_replaces_nothing() {
     shop.connect("d", "sub", "c3", "");
     assert_eq!(shop.cli("SCARD", "mains", &[]), "0", "it came back as a sub");
     let head = shop.publish(&["r", "node", "10", "0", "-"]);
-    assert_eq!(shop.connect("d", "sub", "c4", ""), json!(["0-0", id(&head), "c3", null]));
-    assert_eq!(shop.connect("new", "sub", "c5", "")[0], id(&head), "a new device starts at the head");
+    assert_eq!(
+        shop.connect("d", "sub", "c4", ""),
+        json!(["0-0", id(&head), "c3", null])
+    );
+    assert_eq!(
+        shop.connect("new", "sub", "c5", "")[0],
+        id(&head),
+        "a new device starts at the head"
+    );
 }
 
 #[test]
@@ -209,7 +286,10 @@ fn the_first_to_deal_wins_and_its_repeat_tells_nothing() {
     assert_eq!(shop.set_status(message, "done", "", mine), json!([1]));
     assert_eq!(shop.set_status(message, "done", "", other), json!([2, "done", mine]));
     assert_eq!(shop.set_status(message, "late", "", mine), json!([2, "done", mine]));
-    assert_eq!(shop.set_status(message, "late", "open", other), json!([2, "done", mine]));
+    assert_eq!(
+        shop.set_status(message, "late", "open", other),
+        json!([2, "done", mine])
+    );
     assert_eq!(shop.set_status(message, "late", "done", other)[0], 0);
     assert_eq!(shop.set_status("1-1", "done", "", mine), json!([3]));
     assert_eq!(shop.cli("XLEN", "log", &[]), "3", "one message, two changes");
@@ -219,19 +299,29 @@ fn the_first_to_deal_wins_and_its_repeat_tells_nothing() {
 fn an_expected_status_is_the_initial_one_while_nobody_dealt() {
     let shop = Shop::fresh();
     let published = shop.publish(&["r", "node", "10", "0", "-"]);
-    assert_eq!(shop.set_status(id(&published), "done", "paid", "a\nx"), json!([2, "open", null]));
+    assert_eq!(
+        shop.set_status(id(&published), "done", "paid", "a\nx"),
+        json!([2, "open", null])
+    );
     assert_eq!(shop.set_status(id(&published), "done", "open", "a\nx")[0], 0);
 }
 
 #[test]
 fn a_page_ends_at_its_limits_and_says_whether_the_log_does() {
     let shop = Shop::fresh();
-    let ids: Vec<String> =
-        (0..130).map(|_| id(&shop.publish(&["12345678", "node", "1000", "0", "-"])).to_owned()).collect();
+    let ids: Vec<String> = (0..130)
+        .map(|_| id(&shop.publish(&["12345678", "node", "1000", "0", "-"])).to_owned())
+        .collect();
     let read = |after: &str, entries: &str, bytes: &str| {
         let reply = shop.run("read", &["log", "status", "expired"], &[after, entries, bytes]);
         let reply = reply.as_array().unwrap().clone();
-        (reply[0].as_i64().unwrap(), reply[1..].chunks(4).map(|entry| entry[0].as_str().unwrap().to_owned()).collect::<Vec<_>>())
+        (
+            reply[0].as_i64().unwrap(),
+            reply[1..]
+                .chunks(4)
+                .map(|entry| entry[0].as_str().unwrap().to_owned())
+                .collect::<Vec<_>>(),
+        )
     };
     assert_eq!(read("0-0", "1000", "100000"), (1, ids.clone()));
     assert_eq!(read("0-0", "130", "100000"), (1, ids.clone()), "exactly all is all");
@@ -239,7 +329,11 @@ fn a_page_ends_at_its_limits_and_says_whether_the_log_does() {
     assert_eq!(read("0-0", "128", "100000"), (0, ids[..128].to_vec()));
     assert_eq!(read("0-0", "64", "100000"), (0, ids[..64].to_vec()));
     assert_eq!(read("0-0", "1000", "24"), (0, ids[..3].to_vec()));
-    assert_eq!(read(&ids[1], "1000", "1"), (0, ids[2..3].to_vec()), "one entry at least");
+    assert_eq!(
+        read(&ids[1], "1000", "1"),
+        (0, ids[2..3].to_vec()),
+        "one entry at least"
+    );
     assert_eq!(read(&ids[129], "10", "10"), (1, Vec::new()));
 }
 
@@ -266,12 +360,25 @@ fn a_trim_removes_entries_with_what_is_remembered_of_them() {
 fn a_device_is_forgotten_only_when_it_is_away_and_long_unseen() {
     let shop = Shop::fresh();
     shop.connect("d", "main", "c", "");
-    let forget = |before: &str| shop.run("forget", &["devices", "mains", "cursors", "online", "attrs"], &["d", before]);
+    let forget = |before: &str| {
+        shop.run(
+            "forget",
+            &["devices", "mains", "cursors", "online", "attrs"],
+            &["d", before],
+        )
+    };
     assert_eq!(forget("99999999999999"), json!(0), "it is connected");
     shop.run("disconnect", &["devices", "online"], &["d", "c"]);
     assert_eq!(forget("1000"), json!(0), "it was seen since");
-    assert_eq!((forget("99999999999999"), forget("99999999999999")), (json!(1), json!(0)));
-    assert_eq!(shop.redis.cli(&["EXISTS", &shop.key("devices"), &shop.key("mains"), &shop.key("cursors")]), "0");
+    assert_eq!(
+        (forget("99999999999999"), forget("99999999999999")),
+        (json!(1), json!(0))
+    );
+    assert_eq!(
+        shop.redis
+            .cli(&["EXISTS", &shop.key("devices"), &shop.key("mains"), &shop.key("cursors")]),
+        "0"
+    );
 }
 
 #[test]
@@ -279,7 +386,10 @@ fn a_beat_lists_who_lives_and_drops_who_has_long_been_gone() {
     let shop = Shop::fresh();
     shop.cli("HSET", "nodes", &["old", "1000 1 1 0.1", "broken", "x"]);
     let reply = shop.run("beat", &["nodes"], &["n", "1", "2", "0.1"]);
-    assert_eq!((reply.as_array().unwrap().len(), &reply[1], &reply[0]), (3, &json!("n"), &reply[2]));
+    assert_eq!(
+        (reply.as_array().unwrap().len(), &reply[1], &reply[0]),
+        (3, &json!("n"), &reply[2])
+    );
     assert_eq!(shop.cli("HLEN", "nodes", &[]), "1");
 }
 
@@ -287,7 +397,10 @@ fn a_beat_lists_who_lives_and_drops_who_has_long_been_gone() {
 fn a_claim_is_held_by_one_node_and_renewed_by_it_alone() {
     let shop = Shop::fresh();
     let claim = |node: &str, ms: &str| shop.run("claim", &["lease"], &[node, ms]);
-    assert_eq!((claim("a", "60000"), claim("b", "60000"), claim("a", "90000")), (json!(1), json!(0), json!(1)));
+    assert_eq!(
+        (claim("a", "60000"), claim("b", "60000"), claim("a", "90000")),
+        (json!(1), json!(0), json!(1))
+    );
     let ttl: i64 = shop.cli("PTTL", "lease", &[]).parse().unwrap();
     assert!(ttl > 60000, "{ttl}");
 }

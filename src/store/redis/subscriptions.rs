@@ -315,6 +315,8 @@ impl Switchboard {
         if !self.subscriber.is_connected() {
             return false;
         }
+        // What these tell of happened before what follows: commands go to the newest connection.
+        self.reconnects = self.reconnects.resubscribe();
         let channels: Vec<String> = self.channels.iter().cloned().collect();
         for chunk in channels.chunks(BATCH_MAX) {
             if let Err(error) = self.join(chunk.iter()).await {

@@ -29,11 +29,18 @@ impl Bench {
     pub async fn on_redis(url: &str) -> Bench {
         let node = NodeId::fresh();
         let (store, feed) = RedisStore::start(url, None, node.clone(), settings()).await.unwrap();
-        Bench { store: Box::new(store), feed, node }
+        Bench {
+            store: Box::new(store),
+            feed,
+            node,
+        }
     }
 
     pub async fn next(&mut self) -> FeedEvent {
-        tokio::time::timeout(SOON, self.feed.recv()).await.expect("an event is due").expect("the feed is open")
+        tokio::time::timeout(SOON, self.feed.recv())
+            .await
+            .expect("an event is due")
+            .expect("the feed is open")
     }
 }
 
@@ -99,7 +106,10 @@ fn conn(name: &str) -> ConnId {
 
 pub fn message(to: Audience) -> Publish {
     let content = Content {
-        from: Origin::Device { device: device("hand"), role: Role::Sub },
+        from: Origin::Device {
+            device: device("hand"),
+            role: Role::Sub,
+        },
         to,
         except: Vec::new(),
         kind: "add".parse().unwrap(),
@@ -107,7 +117,12 @@ pub fn message(to: Audience) -> Publish {
         data: Some(Value::MsgPack([0x0a, 0xff, 0x00].into())),
         user_info: None,
     };
-    let message = Message { content, status: "open".parse().unwrap(), ttl: None, receipt: false };
+    let message = Message {
+        content,
+        status: "open".parse().unwrap(),
+        ttl: None,
+        receipt: false,
+    };
     Publish { message, key: None }
 }
 
@@ -124,17 +139,36 @@ pub async fn stored(store: &dyn Store) -> MessageId {
 }
 
 pub async fn connect(store: &dyn Store, name: &str, role: Role, conn_name: &str) -> Connected {
-    let connect =
-        Connect { device: device(name), role, conn: conn(conn_name), node: "node".parse().unwrap(), meta: None };
+    let connect = Connect {
+        device: device(name),
+        role,
+        conn: conn(conn_name),
+        node: "node".parse().unwrap(),
+        meta: None,
+    };
     store.connect(&shop(), &connect).await.unwrap()
 }
 
 async fn read(store: &dyn Store, after: MessageId, entries: usize) -> Page {
-    store.read(&shop(), after, PageLimit { entries, bytes: 1 << 20 }).await.unwrap()
+    store
+        .read(
+            &shop(),
+            after,
+            PageLimit {
+                entries,
+                bytes: 1 << 20,
+            },
+        )
+        .await
+        .unwrap()
 }
 
 pub fn mark(name: &str, through: MessageId) -> Mark {
-    Mark { device: device(name), through, expired: Vec::new() }
+    Mark {
+        device: device(name),
+        through,
+        expired: Vec::new(),
+    }
 }
 
 fn deal(message: MessageId, by: &str, status: &str) -> SetStatus {
@@ -142,7 +176,10 @@ fn deal(message: MessageId, by: &str, status: &str) -> SetStatus {
         message,
         status: status.parse().unwrap(),
         expect: None,
-        by: Origin::Device { device: device(by), role: Role::Main },
+        by: Origin::Device {
+            device: device(by),
+            role: Role::Main,
+        },
         initial: "open".parse().unwrap(),
         sender: Some(device("hand")),
     }
@@ -159,11 +196,18 @@ async fn a_stored_message_is_read_back_as_it_was(bench: &mut Bench) {
     let id = stored(store).await;
     let page = read(store, MessageId::ZERO, 10).await;
     assert!(page.is_end && page.last == id);
-    let Entry::Message(read) = &page.entries[0].entry else { panic!() };
+    let Entry::Message(read) = &page.entries[0].entry else {
+        panic!()
+    };
     assert_eq!(format!("{read:?}"), format!("{:?}", message(Audience::All).message));
-    let Some(Value::MsgPack(data)) = &read.content.data else { panic!() };
+    let Some(Value::MsgPack(data)) = &read.content.data else {
+        panic!()
+    };
     assert_eq!(data.as_ref(), [0x0a, 0xff, 0x00]);
-    assert_eq!(store.heads(&[shop(), "other".parse().unwrap()]).await.unwrap(), [id, MessageId::ZERO]);
+    assert_eq!(
+        store.heads(&[shop(), "other".parse().unwrap()]).await.unwrap(),
+        [id, MessageId::ZERO]
+    );
     assert_eq!(store.log_len(&shop()).await.unwrap(), 1);
 }
 
@@ -205,7 +249,11 @@ async fn a_message_for_nobody_registered_is_refused(bench: &mut Bench) {
     assert!(matches!(publish(Audience::Mains).await, Published::Stored(_)));
     assert!(matches!(publish(devices()).await, Published::Stored(_)));
     connect(store, "till", Role::Sub, "c2").await;
-    assert_eq!(publish(Audience::Mains).await, Published::NoMainDevice, "it came back as a sub");
+    assert_eq!(
+        publish(Audience::Mains).await,
+        Published::NoMainDevice,
+        "it came back as a sub"
+    );
 }
 
 async fn a_full_log_refuses_messages_and_takes_them_again_after_a_trim(bench: &mut Bench) {
@@ -220,10 +268,20 @@ async fn a_full_log_refuses_messages_and_takes_them_again_after_a_trim(bench: &m
         })
         .collect();
     ids.sort();
-    assert_eq!(store.publish(&shop(), &message(Audience::All)).await.unwrap(), Published::BacklogFull);
-    assert!(matches!(store.set_status(&shop(), &deal(ids[0], "till", "done")).await.unwrap(), StatusSet::Set(_)));
+    assert_eq!(
+        store.publish(&shop(), &message(Audience::All)).await.unwrap(),
+        Published::BacklogFull
+    );
+    assert!(matches!(
+        store.set_status(&shop(), &deal(ids[0], "till", "done")).await.unwrap(),
+        StatusSet::Set(_)
+    ));
     assert_eq!(store.trim(&shop(), ids[999], 2).await.unwrap(), 2);
-    assert_eq!(store.trim(&shop(), ids[2], 100).await.unwrap(), 1, "what lies beyond stays");
+    assert_eq!(
+        store.trim(&shop(), ids[2], 100).await.unwrap(),
+        1,
+        "what lies beyond stays"
+    );
     assert_eq!(store.trim(&shop(), ids[2], 100).await.unwrap(), 0);
     assert_eq!(store.log_len(&shop()).await.unwrap(), 998);
     stored(store).await;
@@ -248,7 +306,10 @@ async fn a_page_ends_at_its_limit_and_reading_on_finds_the_rest(bench: &mut Benc
         }
     }
     assert_eq!(found, all);
-    let small = store.read(&shop(), MessageId::ZERO, PageLimit { entries: 10, bytes: 1 }).await.unwrap();
+    let small = store
+        .read(&shop(), MessageId::ZERO, PageLimit { entries: 10, bytes: 1 })
+        .await
+        .unwrap();
     assert_eq!((ids(&small), small.is_end), (vec![all[0]], false));
 }
 
@@ -260,7 +321,15 @@ async fn entries_come_through_the_feed_in_order_each_naming_the_one_before(bench
     }
     let mut before = MessageId::ZERO;
     for id in expected {
-        let FeedEvent::Entry { shop: of, prev, stored, publisher } = bench.next().await else { panic!() };
+        let FeedEvent::Entry {
+            shop: of,
+            prev,
+            stored,
+            publisher,
+        } = bench.next().await
+        else {
+            panic!()
+        };
         assert_eq!((of, prev, stored.id), (shop(), before, id));
         assert_eq!(publisher.as_ref(), Some(&bench.node));
         before = id;
@@ -270,13 +339,22 @@ async fn entries_come_through_the_feed_in_order_each_naming_the_one_before(bench
 async fn signals_and_receipts_come_through_the_feed_and_store_nothing(bench: &mut Bench) {
     bench.store.subscribe(&shop()).await.unwrap();
     let store = &*bench.store;
-    let signal = |to| Signal { at_ms: 7, content: message(to).message.content };
+    let signal = |to| Signal {
+        at_ms: 7,
+        content: message(to).message.content,
+    };
     let nobody = Audience::Devices(vec![device("nobody")]);
-    assert_eq!(store.signal(&shop(), &signal(nobody.clone())).await.unwrap(), Signalled::NoSuchDevice);
+    assert_eq!(
+        store.signal(&shop(), &signal(nobody.clone())).await.unwrap(),
+        Signalled::NoSuchDevice
+    );
     connect(store, "till", Role::Main, "c1").await;
     let one = Audience::Devices(vec![device("nobody"), device("till")]);
     assert_eq!(store.signal(&shop(), &signal(one)).await.unwrap(), Signalled::Sent);
-    assert_eq!(store.signal(&shop(), &signal(Audience::Mains)).await.unwrap(), Signalled::Sent);
+    assert_eq!(
+        store.signal(&shop(), &signal(Audience::Mains)).await.unwrap(),
+        Signalled::Sent
+    );
     let receipts: Vec<Receipt> = (1..=300)
         .map(|n| Receipt {
             sender: device("hand"),
@@ -288,11 +366,15 @@ async fn signals_and_receipts_come_through_the_feed_and_store_nothing(bench: &mu
     store.send_receipts(&shop(), &receipts).await.unwrap();
     assert_eq!(store.log_len(&shop()).await.unwrap(), 0);
     for _ in 0..2 {
-        let FeedEvent::Signal { signal, publisher, .. } = bench.next().await else { panic!() };
+        let FeedEvent::Signal { signal, publisher, .. } = bench.next().await else {
+            panic!()
+        };
         assert_eq!((signal.at_ms, publisher), (7, Some(bench.node.clone())));
     }
     for expected in receipts {
-        let FeedEvent::Receipt { receipt, .. } = bench.next().await else { panic!() };
+        let FeedEvent::Receipt { receipt, .. } = bench.next().await else {
+            panic!()
+        };
         assert_eq!(receipt, expected);
     }
 }
@@ -303,9 +385,20 @@ async fn a_cursor_never_goes_back(bench: &mut Bench) {
     let (first, second) = (stored(store).await, stored(store).await);
     let marks = [mark("till", second), mark("till", first), mark("stranger", second)];
     let outcomes = store.mark_delivered(&shop(), &marks).await.unwrap();
-    assert_eq!(outcomes, [Marked::Advanced { from: MessageId::ZERO }, Marked::Before, Marked::Before]);
+    assert_eq!(
+        outcomes,
+        [
+            Marked::Advanced { from: MessageId::ZERO },
+            Marked::Before,
+            Marked::Before
+        ]
+    );
     assert_eq!(connect(store, "till", Role::Main, "c2").await.cursor, second);
-    assert_eq!(store.devices(&shop()).await.unwrap().len(), 1, "a stranger is not registered by its mark");
+    assert_eq!(
+        store.devices(&shop()).await.unwrap().len(),
+        1,
+        "a stranger is not registered by its mark"
+    );
     assert_eq!(store.mark_delivered(&shop(), &[]).await.unwrap(), []);
 }
 
@@ -318,7 +411,11 @@ async fn two_marks_of_one_delivery_count_once(bench: &mut Bench) {
     let id = stored(store).await;
     let marks: Vec<Mark> = names.iter().map(|name| mark(name, id)).collect();
     let calls = join_all((0..4).map(|_| store.mark_delivered(shop_ref(), &marks))).await;
-    let advanced = calls.into_iter().flat_map(Result::unwrap).filter(|outcome| *outcome != Marked::Before).count();
+    let advanced = calls
+        .into_iter()
+        .flat_map(Result::unwrap)
+        .filter(|outcome| *outcome != Marked::Before)
+        .count();
     assert_eq!(advanced, 250);
 }
 
@@ -328,7 +425,11 @@ async fn an_expired_message_names_who_did_not_see_it(bench: &mut Bench) {
     connect(store, "b", Role::Sub, "c2").await;
     let (first, second) = (stored(store).await, stored(store).await);
     for name in ["a", "b", "a"] {
-        let mark = Mark { device: device(name), through: second, expired: vec![first] };
+        let mark = Mark {
+            device: device(name),
+            through: second,
+            expired: vec![first],
+        };
         store.mark_delivered(&shop(), &[mark]).await.unwrap();
     }
     let page = read(store, MessageId::ZERO, 10).await;
@@ -340,12 +441,24 @@ async fn a_newer_login_takes_over_and_the_older_connection_is_told(bench: &mut B
     bench.store.subscribe(&shop()).await.unwrap();
     let store = &*bench.store;
     assert_eq!(connect(store, "till", Role::Main, "c1").await.replaced, None);
-    assert_eq!(connect(store, "till", Role::Main, "c1").await.replaced, None, "the repeat");
-    assert_eq!(connect(store, "till", Role::Main, "c2").await.replaced, Some(conn("c1")));
+    assert_eq!(
+        connect(store, "till", Role::Main, "c1").await.replaced,
+        None,
+        "the repeat"
+    );
+    assert_eq!(
+        connect(store, "till", Role::Main, "c2").await.replaced,
+        Some(conn("c1"))
+    );
     let online = store.online(&shop()).await.unwrap();
     assert_eq!((online.len(), &online[0].conn), (1, &conn("c2")));
     assert!(online[0].since_ms > 1_600_000_000_000 && online[0].role == Role::Main);
-    let FeedEvent::Replaced { device: of, conn: old, .. } = bench.next().await else { panic!() };
+    let FeedEvent::Replaced {
+        device: of, conn: old, ..
+    } = bench.next().await
+    else {
+        panic!()
+    };
     assert_eq!((of, old), (device("till"), conn("c1")));
 }
 
@@ -371,7 +484,10 @@ async fn a_device_seen_for_the_first_time_starts_at_the_head(bench: &mut Bench) 
     let back = connect(store, "early", Role::Sub, "c3").await;
     assert_eq!((back.cursor, back.head), (MessageId::ZERO, id));
     let devices = store.devices(&shop()).await.unwrap();
-    assert_eq!(devices.iter().map(|device| device.registered_at).collect::<Vec<_>>(), [MessageId::ZERO, id]);
+    assert_eq!(
+        devices.iter().map(|device| device.registered_at).collect::<Vec<_>>(),
+        [MessageId::ZERO, id]
+    );
 }
 
 async fn the_registry_keeps_what_a_device_told_of_itself(bench: &mut Bench) {
@@ -383,7 +499,10 @@ async fn the_registry_keeps_what_a_device_told_of_itself(bench: &mut Bench) {
         node: "n".parse().unwrap(),
         meta: meta.map(Into::into),
     };
-    store.connect(&shop(), &login("店", Role::Main, Some(r#"{"v": "é"}"#))).await.unwrap();
+    store
+        .connect(&shop(), &login("店", Role::Main, Some(r#"{"v": "é"}"#)))
+        .await
+        .unwrap();
     store.connect(&shop(), &login("a", Role::Sub, None)).await.unwrap();
     store.connect(&shop(), &login("店", Role::Sub, None)).await.unwrap();
     let devices = store.devices(&shop()).await.unwrap();
@@ -398,15 +517,23 @@ async fn the_registry_keeps_what_a_device_told_of_itself(bench: &mut Bench) {
 async fn of_fifty_who_deal_at_once_one_wins(bench: &mut Bench) {
     let store = &*bench.store;
     let id = stored(store).await;
-    let deals: Vec<SetStatus> = (0..50).map(|n| deal(id, &format!("till-{n}"), &format!("s{n}"))).collect();
-    let outcomes: Vec<StatusSet> =
-        join_all(deals.iter().map(|deal| store.set_status(shop_ref(), deal))).await.into_iter().map(Result::unwrap).collect();
+    let deals: Vec<SetStatus> = (0..50)
+        .map(|n| deal(id, &format!("till-{n}"), &format!("s{n}")))
+        .collect();
+    let outcomes: Vec<StatusSet> = join_all(deals.iter().map(|deal| store.set_status(shop_ref(), deal)))
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
     let winner: Vec<usize> = (0..50).filter(|&n| matches!(outcomes[n], StatusSet::Set(_))).collect();
     assert_eq!(winner.len(), 1);
     let won = &deals[winner[0]];
     for (n, outcome) in outcomes.iter().enumerate() {
         if n != winner[0] {
-            let conflict = StatusSet::Conflict { status: won.status.clone(), by: Some(won.by.clone()) };
+            let conflict = StatusSet::Conflict {
+                status: won.status.clone(),
+                by: Some(won.by.clone()),
+            };
             assert_eq!(*outcome, conflict);
         }
     }
@@ -418,19 +545,34 @@ async fn a_deal_is_told_through_the_log_and_shown_with_the_message(bench: &mut B
     let store = &*bench.store;
     let id = stored(store).await;
     let change = deal(id, "till", "done");
-    let StatusSet::Set(told) = store.set_status(&shop(), &change).await.unwrap() else { panic!() };
+    let StatusSet::Set(told) = store.set_status(&shop(), &change).await.unwrap() else {
+        panic!()
+    };
     assert_eq!(store.set_status(&shop(), &change).await.unwrap(), StatusSet::Unchanged);
     let page = read(store, MessageId::ZERO, 10).await;
     assert_eq!(ids(&page), [id, told], "the repeat told nothing");
-    let dealt = Dealt { status: "done".parse().unwrap(), by: change.by.clone() };
+    let dealt = Dealt {
+        status: "done".parse().unwrap(),
+        by: change.by.clone(),
+    };
     assert_eq!((&page.entries[0].dealt, &page.entries[1].dealt), (&Some(dealt), &None));
-    let Entry::Status(entry) = &page.entries[1].entry else { panic!() };
-    assert_eq!((entry.message, &entry.by, &entry.sender), (id, &change.by, &change.sender));
+    let Entry::Status(entry) = &page.entries[1].entry else {
+        panic!()
+    };
+    assert_eq!(
+        (entry.message, &entry.by, &entry.sender),
+        (id, &change.by, &change.sender)
+    );
     bench.next().await;
-    let FeedEvent::Entry { prev, stored, .. } = bench.next().await else { panic!() };
+    let FeedEvent::Entry { prev, stored, .. } = bench.next().await else {
+        panic!()
+    };
     assert_eq!((prev, stored.id), (id, told));
     let missing = deal(MessageId { ms: 1, n: 1 }, "till", "done");
-    assert_eq!(bench.store.set_status(&shop(), &missing).await.unwrap(), StatusSet::NotFound);
+    assert_eq!(
+        bench.store.set_status(&shop(), &missing).await.unwrap(),
+        StatusSet::NotFound
+    );
 }
 
 async fn a_deal_with_an_expectation_holds_only_while_it_is_true(bench: &mut Bench) {
@@ -438,15 +580,29 @@ async fn a_deal_with_an_expectation_holds_only_while_it_is_true(bench: &mut Benc
     let id = stored(store).await;
     let mut change = deal(id, "till", "done");
     change.expect = Some("paid".parse().unwrap());
-    let conflict = StatusSet::Conflict { status: "open".parse().unwrap(), by: None };
+    let conflict = StatusSet::Conflict {
+        status: "open".parse().unwrap(),
+        by: None,
+    };
     assert_eq!(store.set_status(&shop(), &change).await.unwrap(), conflict);
     change.expect = Some("open".parse().unwrap());
-    assert!(matches!(store.set_status(&shop(), &change).await.unwrap(), StatusSet::Set(_)));
+    assert!(matches!(
+        store.set_status(&shop(), &change).await.unwrap(),
+        StatusSet::Set(_)
+    ));
     let mut api = deal(id, "x", "late");
-    api.by = Origin::Api { name: "pos".parse().unwrap() };
+    api.by = Origin::Api {
+        name: "pos".parse().unwrap(),
+    };
     api.expect = Some("done".parse().unwrap());
-    assert!(matches!(store.set_status(&shop(), &api).await.unwrap(), StatusSet::Set(_)));
-    let conflict = StatusSet::Conflict { status: "late".parse().unwrap(), by: Some(api.by) };
+    assert!(matches!(
+        store.set_status(&shop(), &api).await.unwrap(),
+        StatusSet::Set(_)
+    ));
+    let conflict = StatusSet::Conflict {
+        status: "late".parse().unwrap(),
+        by: Some(api.by),
+    };
     assert_eq!(store.set_status(&shop(), &change).await.unwrap(), conflict);
 }
 
@@ -470,7 +626,10 @@ async fn a_task_is_claimed_by_one_node_at_a_time(bench: &mut Bench) {
     let minute = Duration::from_secs(60);
     assert!(store.claim("trim", &a, minute).await.unwrap());
     assert!(!store.claim("trim", &b, minute).await.unwrap());
-    assert!(store.claim("trim", &a, Duration::from_millis(1)).await.unwrap(), "the holder goes on");
+    assert!(
+        store.claim("trim", &a, Duration::from_millis(1)).await.unwrap(),
+        "the holder goes on"
+    );
     crate::redis_server::eventually(SOON, "the lease runs out", async || {
         store.claim("trim", &b, minute).await.unwrap()
     })
@@ -506,11 +665,15 @@ async fn an_unsubscribed_shop_is_no_longer_heard(bench: &mut Bench) {
     bench.store.unsubscribe(&shop()).await.unwrap();
     stored(&*bench.store).await;
     bench.store.publish(&other, &message(Audience::All)).await.unwrap();
-    let FeedEvent::Entry { shop: of, .. } = bench.next().await else { panic!() };
+    let FeedEvent::Entry { shop: of, .. } = bench.next().await else {
+        panic!()
+    };
     assert_eq!(of, other);
     bench.store.subscribe(&shop()).await.unwrap();
     stored(&*bench.store).await;
-    let FeedEvent::Entry { shop: of, .. } = bench.next().await else { panic!() };
+    let FeedEvent::Entry { shop: of, .. } = bench.next().await else {
+        panic!()
+    };
     assert_eq!(of, shop());
 }
 
@@ -526,7 +689,9 @@ async fn many_shops_are_subscribed_at_once(bench: &mut Bench) {
     outcomes.into_iter().for_each(Result::unwrap);
     let mut heard = HashSet::new();
     while heard.len() < shops.len() {
-        let FeedEvent::Entry { shop, .. } = bench.next().await else { panic!() };
+        let FeedEvent::Entry { shop, .. } = bench.next().await else {
+            panic!()
+        };
         assert!(heard.insert(shop), "heard twice");
     }
 }

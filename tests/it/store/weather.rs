@@ -25,7 +25,9 @@ async fn next_gap(bench: &mut Bench) -> GapCause {
 
 async fn assert_heard(bench: &mut Bench) {
     let id = stored(&*bench.store).await;
-    let FeedEvent::Entry { stored, .. } = bench.next().await else { panic!() };
+    let FeedEvent::Entry { stored, .. } = bench.next().await else {
+        panic!()
+    };
     assert_eq!(stored.id, id);
 }
 
@@ -46,12 +48,23 @@ async fn a_full_redis_refuses_publishes_and_takes_everything_that_empties_it() {
     assert!(store.claim("trim", &bench.node, SOON).await.unwrap());
     assert_eq!(store.beat(&bench.node, &NodeReport::default()).await.unwrap().len(), 1);
     assert_eq!(store.trim(&shop(), first, 10).await.unwrap(), 1);
-    assert!(store.disconnect(&shop(), &device("till"), &"c2".parse().unwrap()).await.unwrap());
+    assert!(
+        store
+            .disconnect(&shop(), &device("till"), &"c2".parse().unwrap())
+            .await
+            .unwrap()
+    );
     assert!(store.forget(&shop(), &device("till"), u64::MAX >> 12).await.unwrap());
     assert_eq!(store.log_len(&shop()).await.unwrap(), 1);
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-    let retried = store.publish(&shop(), &with_key(message(Audience::All), "k")).await.unwrap();
-    assert!(matches!(retried, Published::Stored(_)), "the refusal left nothing: {retried:?}");
+    let retried = store
+        .publish(&shop(), &with_key(message(Audience::All), "k"))
+        .await
+        .unwrap();
+    assert!(
+        matches!(retried, Published::Stored(_)),
+        "the refusal left nothing: {retried:?}"
+    );
 }
 
 #[tokio::test]
@@ -76,15 +89,27 @@ async fn a_publish_whose_answer_was_lost_is_stored_once_and_a_retry_with_its_key
     proxy.lose_answer_to("EVALSHA");
     let lost = store.publish(&shop(), &message(Audience::All)).await;
     assert!(matches!(lost, Err(StoreError::Unavailable(_))), "{lost:?}");
-    eventually(SOON, "the connection is back", async || store.log_len(&shop()).await.is_ok()).await;
+    eventually(SOON, "the connection is back", async || {
+        store.log_len(&shop()).await.is_ok()
+    })
+    .await;
     assert_eq!(store.log_len(&shop()).await.unwrap(), 2, "stored once");
 
     let keyed = with_key(message(Audience::All), "k");
     proxy.lose_answer_to("EVALSHA");
-    assert!(matches!(store.publish(&shop(), &keyed).await, Err(StoreError::Unavailable(_))));
-    eventually(SOON, "the connection is back", async || store.log_len(&shop()).await.is_ok()).await;
+    assert!(matches!(
+        store.publish(&shop(), &keyed).await,
+        Err(StoreError::Unavailable(_))
+    ));
+    eventually(SOON, "the connection is back", async || {
+        store.log_len(&shop()).await.is_ok()
+    })
+    .await;
     let head = store.heads(&[shop()]).await.unwrap()[0];
-    assert_eq!(store.publish(&shop(), &keyed).await.unwrap(), Published::Duplicate(head));
+    assert_eq!(
+        store.publish(&shop(), &keyed).await.unwrap(),
+        Published::Duplicate(head)
+    );
     assert_eq!(store.log_len(&shop()).await.unwrap(), 3);
 }
 
@@ -98,8 +123,11 @@ async fn a_hung_redis_is_unavailable_within_the_deadline_and_comes_back_by_itsel
     let began = Instant::now();
     let store = &*bench.store;
     let shops = [shop()];
-    let (marked, read, joined) =
-        tokio::join!(store.mark_delivered(&shops[0], &[]), store.heads(&shops), store.subscribe(&shops[0]));
+    let (marked, read, joined) = tokio::join!(
+        store.mark_delivered(&shops[0], &[]),
+        store.heads(&shops),
+        store.subscribe(&shops[0])
+    );
     assert!(marked.is_ok(), "nothing to ask");
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
     assert!(matches!(joined, Err(StoreError::Unavailable(_))), "{joined:?}");
@@ -115,7 +143,10 @@ async fn a_hung_redis_is_unavailable_within_the_deadline_and_comes_back_by_itsel
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     redis.resume();
-    eventually(SOON, "the commands are back", async || store.heads(&[shop()]).await.is_ok()).await;
+    eventually(SOON, "the commands are back", async || {
+        store.heads(&[shop()]).await.is_ok()
+    })
+    .await;
     eventually(SOON, "it hears again", async || store.is_hearing()).await;
     let id = loop {
         // What was asked for while it hung may still be carried out.
@@ -156,10 +187,22 @@ async fn a_dead_redis_is_unavailable_at_once_and_its_restart_on_the_same_port_is
         assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
         assert!(began.elapsed() < DEADLINE, "{:?}", began.elapsed());
     }
-    eventually(Duration::from_secs(3), "it is known that nothing is heard", async || !store.is_hearing()).await;
+    eventually(
+        Duration::from_secs(3),
+        "it is known that nothing is heard",
+        async || !store.is_hearing(),
+    )
+    .await;
     redis.restart();
-    eventually(SOON, "the commands are back", async || store.log_len(&shop()).await.is_ok()).await;
-    assert_eq!(store.log_len(&shop()).await.unwrap(), 1, "a refused publish is not sent later");
+    eventually(SOON, "the commands are back", async || {
+        store.log_len(&shop()).await.is_ok()
+    })
+    .await;
+    assert_eq!(
+        store.log_len(&shop()).await.unwrap(),
+        1,
+        "a refused publish is not sent later"
+    );
     assert_eq!(next_gap(&mut bench).await, GapCause::Reconnected);
     assert_heard(&mut bench).await;
     eventually(SOON, "it hears again", async || bench.store.is_hearing()).await;
@@ -234,9 +277,15 @@ async fn an_entry_that_cannot_be_read_is_passed_by() {
     let log = redis.cli(&["KEYS", "*:log"]);
     redis.cli(&["XADD", &log, "*", "e", "no record"]);
     let broken: MessageId = redis.cli(&["XADD", &log, "*", "other", "x"]).parse().unwrap();
-    let limit = shoprelay::store::PageLimit { entries: 10, bytes: 1000 };
+    let limit = shoprelay::store::PageLimit {
+        entries: 10,
+        bytes: 1000,
+    };
     let page = bench.store.read(&shop(), MessageId::ZERO, limit).await.unwrap();
-    assert_eq!((page.entries.len(), page.entries[0].id, page.last, page.is_end), (1, first, broken, true));
+    assert_eq!(
+        (page.entries.len(), page.entries[0].id, page.last, page.is_end),
+        (1, first, broken, true)
+    );
 }
 
 #[tokio::test]
@@ -248,7 +297,10 @@ async fn the_first_connection_fails_clearly_and_soon() {
         outcome.map(|_| ()).unwrap_err()
     };
     assert!(matches!(start("redis://127.0.0.1:1").await, StartError::Unreachable(_)));
-    assert!(matches!(start("redis+unix:///no/such/socket").await, StartError::Unreachable(_)));
+    assert!(matches!(
+        start("redis+unix:///no/such/socket").await,
+        StartError::Unreachable(_)
+    ));
     assert!(matches!(start("http://127.0.0.1").await, StartError::Scheme));
     let redis = RedisServer::start().await;
     redis.cli(&["CONFIG", "SET", "requirepass", "secret"]);
@@ -257,15 +309,20 @@ async fn the_first_connection_fails_clearly_and_soon() {
     redis.pause();
     let hung = start(&redis.url()).await;
     redis.resume();
-    assert!(matches!(hung, StartError::Unreachable(_) | StartError::Silent { .. }), "{hung:?}");
+    assert!(
+        matches!(hung, StartError::Unreachable(_) | StartError::Silent { .. }),
+        "{hung:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_unix_socket_and_a_password_are_taken_from_the_address() {
     let redis = RedisServer::start().await;
-    redis.cli(&["CONFIG", "SET", "requirepass", "p w"]);
-    let url = format!("redis://:p%20w@127.0.0.1:{}/3", redis.port());
-    let (store, _feed) = RedisStore::start(&url, None, NodeId::fresh(), settings()).await.unwrap();
+    redis.cli(&["CONFIG", "SET", "requirepass", "p@w"]);
+    let url = format!("redis://:p%40w@127.0.0.1:{}/3", redis.port());
+    let (store, _feed) = RedisStore::start(&url, None, NodeId::fresh(), settings())
+        .await
+        .unwrap();
     stored(&store).await;
     assert_eq!(store.log_len(&shop()).await.unwrap(), 1);
     store.close().await;
