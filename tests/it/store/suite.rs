@@ -214,7 +214,7 @@ async fn a_stored_message_is_read_back_as_it_was(bench: &mut Bench) {
 async fn a_retry_under_one_key_stores_one_message(bench: &mut Bench) {
     let store = &*bench.store;
     let keyed = with_key(message(Audience::All), "k {1}\n");
-    let tries = join_all((0..20).map(|_| store.publish(&shop_ref(), &keyed))).await;
+    let tries = join_all((0..20).map(|_| store.publish(shop_ref(), &keyed))).await;
     let mut seen = HashSet::new();
     let mut first = 0;
     for outcome in tries {
