@@ -332,3 +332,58 @@ async fn a_unix_socket_and_a_password_are_taken_from_the_address() {
     let refused = RedisStore::start(&open.url(), Some(Path::new("/ca")), NodeId::fresh(), settings()).await;
     assert!(matches!(refused.map(|_| ()), Err(StartError::CaWithoutTls)));
 }
+
+/// A certificate authority and a certificate of it for 127.0.0.1, as files in `dir`.
+fn make_certificates(dir: &Path) {
+    let openssl = |args: &str| {
+        let output = std::process::Command::new("openssl")
+            .args(args.split(' '))
+            .current_dir(dir)
+            .output();
+        let output = output.expect("the test needs openssl: apt-get install openssl");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    std::fs::write(dir.join("san"), "subjectAltName=IP:127.0.0.1").unwrap();
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca");
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout other.key -out other.pem -days 2 -subj /CN=other");
+    openssl("req -newkey rsa:2048 -nodes -keyout redis.key -out redis.csr -subj /CN=redis");
+    openssl("x509 -req -in redis.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out redis.pem -days 2 -extfile san");
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_whom_the_given_authority_vouches_for_and_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    make_certificates(dir.path());
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let redis = RedisServer::start().await;
+    redis.cli(&["CONFIG", "SET", "tls-auth-clients", "no"]);
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+        .to_string();
+    let files = [
+        "tls-cert-file",
+        &path("redis.pem"),
+        "tls-key-file",
+        &path("redis.key"),
+        "tls-ca-cert-file",
+    ];
+    let set = redis.cli(&[&["CONFIG", "SET", "tls-port", &port], &files[..], &[&path("ca.pem")]].concat());
+    assert_eq!(set, "OK");
+    let url = format!("rediss://127.0.0.1:{port}");
+    let start = async |ca: Option<&Path>| RedisStore::start(&url, ca, NodeId::fresh(), settings()).await;
+    let (store, _feed) = start(Some(&dir.path().join("ca.pem"))).await.unwrap();
+    stored(&store).await;
+    assert_eq!(store.log_len(&shop()).await.unwrap(), 1);
+    store.close().await;
+    for ca in [Some(dir.path().join("other.pem")), None] {
+        // Without a file the system's authorities decide, where it has any.
+        let refused = start(ca.as_deref()).await.map(|_| ()).unwrap_err();
+        assert!(
+            matches!(refused, StartError::Unreachable(_) | StartError::NoRoots),
+            "{refused:?}"
+        );
+    }
+}
