@@ -6,3 +6,5 @@ mod harness;
 mod model;
 mod protocol_errors;
 mod redis_server;
+mod scripts;
+mod store;

@@ -44,6 +44,10 @@ pub enum StartError {
     Address(String),
     #[error("a redis+unix address takes no query, as it would not be obeyed; database 0 is used")]
     UnixQuery,
+    #[error(
+        "the user or password in the store's address holds white space or a control character, which cannot be sent"
+    )]
+    Credentials,
     #[error("a certificate authority was given for an address that is not rediss://")]
     CaWithoutTls,
     #[error("no certificate authority could be read from {path}")]
@@ -150,6 +154,12 @@ fn config(url: &str, ca: Option<&Path>) -> Result<Config, StartError> {
         _ => return Err(StartError::Scheme),
     };
     let mut config = parsed.map_err(|error| StartError::Address(error.details().to_owned()))?;
+    // fred greets the server in one line of text, unquoted: a blank would end the password, and a
+    // line break would begin another command.
+    let is_sendable = |text: &String| !text.chars().any(|c| c.is_whitespace() || c.is_control());
+    if ![&config.username, &config.password].into_iter().flatten().all(is_sendable) {
+        return Err(StartError::Credentials);
+    }
     config.version = RespVersion::RESP3;
     config.fail_fast = true;
     if scheme == "rediss" {
@@ -223,6 +233,7 @@ mod tests {
         assert!(matches!(refused("localhost:6379"), StartError::Scheme));
         assert!(matches!(refused("redis+unix:///tmp/s?db=1"), StartError::UnixQuery));
         assert!(matches!(refused("redis://h:1/x"), StartError::Address(_)));
+        assert!(matches!(refused("redis://:a%0d%0ab@h:1"), StartError::Credentials));
         assert!(matches!(config("redis://h", Some(Path::new("ca.pem"))), Err(StartError::CaWithoutTls)));
         assert!(matches!(config("rediss://h", Some(Path::new("/no/ca.pem"))), Err(StartError::Ca { .. })));
     }

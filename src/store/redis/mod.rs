@@ -14,6 +14,7 @@ mod payload;
 mod reply;
 mod scripts;
 mod subscriptions;
+mod switchboard;
 
 use std::path::Path;
 

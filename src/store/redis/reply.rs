@@ -36,6 +36,11 @@ pub fn store_error(call: &'static str, error: Error) -> StoreError {
     }
 }
 
+/// The error for a call that is known to lead nowhere now.
+pub fn unavailable(why: &'static str) -> StoreError {
+    StoreError::Unavailable(why.into())
+}
+
 /// Whether the server has forgotten a script, or never had it.
 pub fn is_unknown_script(error: &Error) -> bool {
     error_code(error) == Some("NOSCRIPT")

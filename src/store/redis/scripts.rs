@@ -13,7 +13,7 @@ use sha1::{Digest, Sha1};
 use crate::ids::{DeviceId, MessageId, NodeId};
 use crate::store::redis::hashes;
 use crate::store::redis::keys::ShopKeys;
-use crate::store::redis::reply::{self, Reply, store_error};
+use crate::store::redis::reply::{self, Reply, store_error, unavailable};
 use crate::store::{
     Beat, Connect, Connected, Mark, Marked, NodeReport, PageLimit, Published, SetStatus, StatusSet, StoreError,
 };
@@ -57,7 +57,7 @@ pub fn ensure_up(client: &Client) -> Result<(), StoreError> {
     if client.is_connected() {
         return Ok(());
     }
-    Err(StoreError::Unavailable("the connection to Redis is down; it is being made anew".into()))
+    Err(unavailable("the connection to Redis is down; it is being made anew"))
 }
 
 /// What a publish has to find registered.
