@@ -95,7 +95,7 @@ async fn acknowledgements_wait_while_redis_is_paused() {
 
 #[tokio::test]
 async fn redis_that_is_killed_and_restarted_loses_nothing_that_was_accepted() {
-    let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await;
     let nodes = two_nodes(&redis).await;
     let urls = Urls::new(nodes.iter().map(NodeProcess::ws_url));
     let shop = unique("shop");
