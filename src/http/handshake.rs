@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
@@ -68,54 +67,93 @@ async fn shake(relay: Arc<Relay>, stream: TcpStream) -> Option<(Encoding, Upgrad
 
 fn answer(relay: &Arc<Relay>, request: Request<Incoming>, shaken: &Mutex<Option<Shaken>>) -> Reply {
     match (request.uri().path(), request.method()) {
-        ("/ws", &Method::GET) => upgrade(relay, request, shaken).unwrap_or_else(|refusal| refusal),
+        ("/ws", &Method::GET) => upgrade(relay, request, shaken).unwrap_or_else(|refusal| refusal.reply()),
         ("/ws", _) => text(StatusCode::METHOD_NOT_ALLOWED, "open a WebSocket here with GET\n"),
         _ => text(StatusCode::NOT_FOUND, "devices open a WebSocket at /ws\n"),
     }
 }
 
-fn upgrade(relay: &Arc<Relay>, mut request: Request<Incoming>, shaken: &Mutex<Option<Shaken>>) -> Result<Reply, Reply> {
-    let headers = request.headers();
+/// A request that cannot become a WebSocket.
+enum Refusal {
+    NoWebSocket,
+    Version,
+    Key,
+    Subprotocol,
+    Full,
+}
+
+impl Refusal {
+    fn reply(&self) -> Reply {
+        let with = |mut reply: Reply, name: HeaderName, value: &'static str| {
+            reply.headers_mut().insert(name, HeaderValue::from_static(value));
+            reply
+        };
+        match self {
+            Refusal::NoWebSocket => {
+                let reply = text(StatusCode::UPGRADE_REQUIRED, "this is the address of a WebSocket\n");
+                with(reply, UPGRADE, "websocket")
+            }
+            Refusal::Version => {
+                let reply = text(StatusCode::UPGRADE_REQUIRED, "this server speaks version 13 of WebSocket\n");
+                with(reply, SEC_WEBSOCKET_VERSION, "13")
+            }
+            Refusal::Key => text(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64\n"),
+            Refusal::Subprotocol => {
+                let known = [Encoding::Json, Encoding::MsgPack].map(Encoding::subprotocol).join(" and ");
+                text(StatusCode::BAD_REQUEST, format!("the subprotocols are {known}\n"))
+            }
+            Refusal::Full => {
+                let reply = text(StatusCode::SERVICE_UNAVAILABLE, "this node has no room for another connection\n");
+                with(reply, RETRY_AFTER, "5")
+            }
+        }
+    }
+}
+
+/// What a request for a WebSocket asks for.
+struct Asked {
+    /// None where the client names no subprotocol.
+    encoding: Option<Encoding>,
+    accept: String,
+}
+
+fn read_request(headers: &HeaderMap) -> Result<Asked, Refusal> {
     if !has_token(headers, CONNECTION, "upgrade") || !has_token(headers, UPGRADE, "websocket") {
-        let mut refusal = text(StatusCode::UPGRADE_REQUIRED, "this is the address of a WebSocket\n");
-        refusal.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-        return Err(refusal);
+        return Err(Refusal::NoWebSocket);
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let mut refusal = text(StatusCode::UPGRADE_REQUIRED, "this server speaks version 13 of WebSocket\n");
-        refusal.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return Err(refusal);
+        return Err(Refusal::Version);
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
-    let key = key.filter(|key| BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16));
-    let Some(key) = key else {
-        return Err(text(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64\n"));
-    };
+    let key = key.filter(|key| BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16)).ok_or(Refusal::Key)?;
     let accept = BASE64.encode(Sha1::new().chain_update(key).chain_update(KEY_SUFFIX).finalize());
-    let offers = headers.contains_key(SEC_WEBSOCKET_PROTOCOL);
-    let chosen =
-        Encoding::first_of(headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|line| line.to_str().ok()));
-    if offers && chosen.is_none() {
-        let known = [Encoding::Json, Encoding::MsgPack].map(Encoding::subprotocol).join(" and ");
-        return Err(text(StatusCode::BAD_REQUEST, format!("the subprotocols are {known}\n")));
+    let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|line| line.to_str().ok());
+    let encoding = Encoding::first_of(offers);
+    if encoding.is_none() && headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+        return Err(Refusal::Subprotocol);
     }
-    let Some(place) = relay.admit() else {
-        let mut refusal = text(StatusCode::SERVICE_UNAVAILABLE, "this node has no room for another connection\n");
-        refusal.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
-        return Err(refusal);
-    };
-    let encoding = chosen.unwrap_or(Encoding::Json);
+    Ok(Asked { encoding, accept })
+}
+
+fn upgrade(
+    relay: &Arc<Relay>,
+    mut request: Request<Incoming>,
+    shaken: &Mutex<Option<Shaken>>,
+) -> Result<Reply, Refusal> {
+    let asked = read_request(request.headers())?;
+    let place = relay.admit().ok_or(Refusal::Full)?;
+    let encoding = asked.encoding.unwrap_or(Encoding::Json);
     *shaken.lock() = Some(Shaken { encoding, upgrade: hyper::upgrade::on(&mut request), place });
-    let mut reply = text(StatusCode::SWITCHING_PROTOCOLS, Bytes::new());
+    let mut reply = Reply::default();
+    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = reply.headers_mut();
-    headers.clear();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept) = HeaderValue::from_str(&accept) {
+    if let Ok(accept) = HeaderValue::from_str(&asked.accept) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if let Some(chosen) = chosen {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(chosen.subprotocol()));
+    if let Some(encoding) = asked.encoding {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
     }
     Ok(reply)
 }

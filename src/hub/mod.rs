@@ -25,9 +25,11 @@ use crate::metrics;
 /// Independent locks over the rooms.
 const SHARDS: usize = 64;
 
+type Rooms = HashMap<ShopId, Arc<Room>>;
+
 /// Every room of the node.
 pub struct Hub {
-    shards: Box<[Mutex<HashMap<ShopId, Arc<Room>>>]>,
+    shards: Box<[Mutex<Rooms>]>,
     hasher: RandomState,
     publishes_per_s: u32,
 }
@@ -58,7 +60,7 @@ impl Hub {
         }
     }
 
-    fn shard(&self, shop: &ShopId) -> &Mutex<HashMap<ShopId, Arc<Room>>> {
+    fn shard(&self, shop: &ShopId) -> &Mutex<Rooms> {
         let index = self.hasher.hash_one(shop) as usize % SHARDS;
         #[expect(clippy::indexing_slicing, reason = "there are SHARDS of them")]
         &self.shards[index]

@@ -1,8 +1,13 @@
 //! The tests of the whole: one binary, against a real Redis and real nodes.
 
+// A test may panic: that is how it fails.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod delivery;
+mod documents;
 mod faults;
 mod harness;
+mod layers;
 mod model;
 mod protocol_errors;
 mod redis_server;

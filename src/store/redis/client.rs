@@ -31,7 +31,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Reconnect attempts come this far apart: doubling from the first to the last, in milliseconds.
 const RECONNECT_MS: (u32, u32) = (50, 1000);
 /// Events of the feed that may wait to be read; fred's default is 32, and what is beyond is lost.
-const FEED_WAITING_MAX: usize = 65536;
+const FEED_WAITING_MAX: usize = 16384;
 /// The oldest Redis that has sharded channels and script flags.
 const VERSION_MIN: u32 = 7;
 

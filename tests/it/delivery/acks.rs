@@ -41,11 +41,9 @@ async fn a_pong_is_an_acknowledgement(world: &mut World) {
     let mut sub = Login::sub(&shop, "hand").on(&world.url(1)).await;
     let id = sub.notify(json!({"type": "add", "receipt": true})).await;
     assert_eq!(main.expect("message").await["id"], id.as_str());
-    let ping = loop {
-        match main.event_within(SOON).await {
-            Some(Event::Ping(payload)) => break payload,
-            other => panic!("waited for the Ping after a message, but: {other:?}"),
-        }
+    let ping = match main.event_within(SOON).await {
+        Some(Event::Ping(payload)) => payload,
+        other => panic!("waited for the Ping after a message, but: {other:?}"),
     };
     assert_eq!(String::from_utf8_lossy(&ping), id, "the payload is the newest message's id");
     assert_eq!(sub.expect("receipt").await["message"], id.as_str());
