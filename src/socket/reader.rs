@@ -139,9 +139,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     /// Takes and forgets what still comes, until the client is through.
     pub async fn discard(mut self) {
-        use tokio::io::AsyncReadExt as _;
-        let mut nowhere = [0; 4096];
-        while matches!(self.tap.inner.read(&mut nowhere).await, Ok(1..)) {}
+        while std::future::poll_fn(|context| self.tap.poll_wait(context)).await.is_ok() {
+            self.tap.waiting.clear();
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Writes a client's WebSocket: finished frames, many in one vectored write.
 
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use fastwebsockets::{Frame, OpCode, Payload};
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::io::AsyncWrite;
 
 use crate::protocol::{Close, Encoding};
 
@@ -65,13 +66,15 @@ pub async fn write_frames(
     let mut next = 0;
     while next < frames.len() {
         let pending = frames.get_mut(next..).unwrap_or_default();
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let mut count = 0;
-        for (slice, frame) in slices.iter_mut().zip(pending.iter()) {
-            *slice = IoSlice::new(frame);
-            count += 1;
-        }
-        let write = stream.write_vectored(slices.get(..count).unwrap_or_default());
+        // The slices live on the stack of a poll, so that a connection does not carry them around.
+        let write = std::future::poll_fn(|context| {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            for (slice, frame) in slices.iter_mut().zip(pending.iter()) {
+                *slice = IoSlice::new(frame);
+            }
+            let count = pending.len().min(SLICES_MAX);
+            Pin::new(&mut *stream).poll_write_vectored(context, slices.get(..count).unwrap_or_default())
+        });
         let mut written = tokio::time::timeout(deadline, write).await.map_err(|_| io::ErrorKind::TimedOut)??;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
