@@ -5,11 +5,13 @@
 
 mod client;
 mod code;
+mod notify;
 mod server;
 mod value;
 
-pub use client::{AckMode, ClientFrame, ClientOp, Deal, List, ListStatus, Login, Notify, Ref, Refused, decode};
+pub use client::{AckMode, ClientFrame, ClientOp, Deal, List, ListStatus, Login, Ref, Refused, decode};
 pub use code::{Close, CloseCode, ErrorCode};
+pub use notify::Notify;
 pub use server::{Item, Presence, PresenceState, ServerOp, encode, message_frame, signal_frame, status_frame};
 
 /// Levels of arrays and maps a client's value may nest; deeper ones are refused.

@@ -7,6 +7,7 @@
 
 mod answer;
 mod faults;
+mod ops;
 mod window;
 
 use std::time::{Duration, Instant};
@@ -23,9 +24,6 @@ use crate::protocol::{
 use crate::rate::Bucket;
 use faults::Faults;
 use window::{ItemKind, Window};
-
-/// Consecutive `rate_limited` answers after which the connection is closed.
-const RATE_LIMITED_MAX: u32 = 200;
 
 /// What holds for every session of a node.
 #[derive(Debug, Clone)]
@@ -199,107 +197,6 @@ impl Session {
     /// Any frame came in: a sign of life.
     pub fn on_heard(&mut self, now: Instant) {
         self.last_heard = now;
-    }
-
-    /// A data frame came in.
-    pub fn on_frame(&mut self, kind: FrameKind, frame: &[u8], now: Instant, now_ms: u64, out: &mut Vec<Action>) {
-        self.on_heard(now);
-        let decoded = protocol::decode(self.encoding, kind, frame);
-        let is_ack = matches!(&decoded, Ok(frame) if matches!(frame.op, ClientOp::Ack(_)));
-        if !is_ack && let Err(wait) = self.ops.take(now) {
-            let reference = match decoded {
-                Ok(frame) => frame.reference,
-                Err(refused) => refused.reference,
-            };
-            return self.rate_limited(reference, wait, out);
-        }
-        if !is_ack {
-            self.rate_limited_in_row = 0;
-        }
-        match decoded {
-            Ok(frame) => {
-                self.faults.well_formed();
-                self.on_op(frame.reference, frame.op, now_ms, out);
-            }
-            Err(refused) => self.refused(refused, out),
-        }
-    }
-
-    fn rate_limited(&mut self, reference: Option<Ref>, wait: Duration, out: &mut Vec<Action>) {
-        self.rate_limited_in_row += 1;
-        if self.rate_limited_in_row > RATE_LIMITED_MAX {
-            out.push(Action::Close(Close::new(CloseCode::RateLimit, "went on after it was told to slow down")));
-            return;
-        }
-        let limit = self.settings.ops_per_s;
-        let failure = Failure::new(ErrorCode::RateLimited, format!("more than {limit} ops a second; slow down"));
-        self.fail(reference, failure.retry_after(wait), out);
-    }
-
-    fn refused(&mut self, refused: Refused, out: &mut Vec<Action>) {
-        if !refused.malformed {
-            self.faults.well_formed();
-        } else if self.faults.malformed() {
-            out.push(Action::Close(Close::new(CloseCode::Violation, "too many malformed frames")));
-            return;
-        }
-        self.fail(refused.reference, Failure::new(refused.code, refused.message), out);
-    }
-
-    fn on_op(&mut self, reference: Option<Ref>, op: ClientOp, now_ms: u64, out: &mut Vec<Action>) {
-        if self.logged_in().is_none() && !matches!(op, ClientOp::Login(_) | ClientOp::Ping | ClientOp::Logout) {
-            return self.fail(reference, Failure::new(ErrorCode::NotLoggedIn, "log in first"), out);
-        }
-        match op {
-            ClientOp::Ping => self.send(&ServerOp::Pong { reference }, out),
-            ClientOp::Logout => out.push(Action::Close(Close::new(CloseCode::Logout, "logout"))),
-            ClientOp::Ack(id) => self.acknowledge(id, out),
-            ClientOp::Login(login) if self.logged_in().is_none() => {
-                out.push(Action::Call(Call { reference, op: CallOp::Login(login) }));
-            }
-            ClientOp::Login(_) => {
-                let failure =
-                    Failure::new(ErrorCode::AlreadyLoggedIn, "this connection is logged in; open another one");
-                self.fail(reference, failure, out);
-            }
-            ClientOp::Notify(notify) => self.on_notify(reference, *notify, now_ms, out),
-            ClientOp::Deal(_) if self.identity().is_some_and(|identity| identity.role == Role::Sub) => {
-                self.fail(reference, Failure::new(ErrorCode::Forbidden, "only a main deals with messages"), out);
-            }
-            ClientOp::Deal(deal) => out.push(Action::Call(Call { reference, op: CallOp::Deal(deal) })),
-            ClientOp::List(list) => out.push(Action::Call(Call { reference, op: CallOp::List(list) })),
-            ClientOp::Online(role) => out.push(Action::Call(Call { reference, op: CallOp::Online(role) })),
-        }
-    }
-
-    fn on_notify(&mut self, reference: Option<Ref>, notify: Notify, now_ms: u64, out: &mut Vec<Action>) {
-        let Some(identity) = self.identity() else { return };
-        let role = identity.role;
-        let to = notify.to.unwrap_or(match role {
-            Role::Main => Audience::Subs,
-            Role::Sub => Audience::Mains,
-        });
-        let is_durable = notify.durable.unwrap_or(match &to {
-            Audience::Conns(_) => false,
-            Audience::Subs => role != Role::Main,
-            _ => true,
-        });
-        let content = Content {
-            from: Origin::Device { device: identity.device.clone(), role },
-            to,
-            except: notify.except,
-            kind: notify.kind,
-            table: notify.table,
-            data: notify.data,
-            user_info: notify.user_info,
-        };
-        let op = if is_durable {
-            let status = notify.status.unwrap_or_else(|| Name::constant(STATUS_OPEN));
-            CallOp::Publish(Box::new(Message { content, status, ttl: notify.ttl, receipt: notify.receipt }), notify.key)
-        } else {
-            CallOp::Signal(Box::new(Signal { at_ms: now_ms, content }))
-        };
-        out.push(Action::Call(Call { reference, op }));
     }
 
     /// A Pong came in.

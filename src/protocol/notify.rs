@@ -1,0 +1,145 @@
+//! The `notify` op: a message or a signal, and whom it is for.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use crate::ids::{ConnId, DeviceId, Name, OnceKey};
+use crate::message::{Audience, Value};
+use crate::protocol::client::check_status;
+use crate::protocol::value::Captured;
+
+/// Longest time to live of a message, in seconds: a week.
+const TTL_S_MAX: u32 = 604_800;
+
+/// A message or a signal, as its sender gives it: what is left out depends on who sends it.
+#[derive(Debug)]
+pub struct Notify {
+    pub to: Option<Audience>,
+    pub except: Vec<DeviceId>,
+    pub kind: Name,
+    pub table: Option<Name>,
+    pub data: Option<Value>,
+    pub user_info: Option<Value>,
+    pub status: Option<Name>,
+    pub durable: Option<bool>,
+    pub key: Option<OnceKey>,
+    pub receipt: bool,
+    pub ttl: Option<Duration>,
+}
+
+/// The wire form of a [`Notify`].
+#[derive(Deserialize)]
+pub(super) struct NotifyFields {
+    #[serde(default)]
+    to: Option<To>,
+    #[serde(default)]
+    except: Option<Vec<DeviceId>>,
+    #[serde(rename = "type")]
+    kind: Name,
+    #[serde(default)]
+    table: Option<Name>,
+    #[serde(default)]
+    data: Option<Captured>,
+    #[serde(default)]
+    user_info: Option<Captured>,
+    #[serde(default, deserialize_with = "optional_status")]
+    status: Option<Name>,
+    #[serde(default)]
+    durable: Option<bool>,
+    #[serde(default)]
+    key: Option<OnceKey>,
+    #[serde(default)]
+    receipt: Option<bool>,
+    #[serde(default)]
+    ttl_s: Option<u32>,
+}
+
+impl NotifyFields {
+    pub(super) fn check(self) -> Result<Notify, String> {
+        let to = self.to.map(|to| to.0);
+        match &to {
+            Some(Audience::Devices(devices)) if devices.is_empty() => {
+                return Err("to.devices is empty; name at least one device".into());
+            }
+            Some(Audience::Conns(conns)) if conns.is_empty() => {
+                return Err("to.conns is empty; name at least one connection".into());
+            }
+            Some(Audience::Conns(_)) if self.durable == Some(true) => {
+                return Err("a notify to conns can't be durable; name devices instead".into());
+            }
+            _ => {}
+        }
+        if let Some(ttl_s) = self.ttl_s.filter(|ttl_s| !(1..=TTL_S_MAX).contains(ttl_s)) {
+            return Err(format!("ttl_s is {ttl_s}, it must be 1 to {TTL_S_MAX}"));
+        }
+        Ok(Notify {
+            to,
+            except: self.except.unwrap_or_default(),
+            kind: self.kind,
+            table: self.table,
+            data: self.data.map(Captured::into_value),
+            user_info: self.user_info.map(Captured::into_value),
+            status: self.status,
+            durable: self.durable,
+            key: self.key,
+            receipt: self.receipt.unwrap_or(false),
+            ttl: self.ttl_s.map(|ttl_s| Duration::from_secs(ttl_s.into())),
+        })
+    }
+}
+
+fn optional_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Name>, D::Error> {
+    Option::<Name>::deserialize(deserializer)?.map(check_status).transpose()
+}
+
+/// The wire form of an [`Audience`]: a word, or an object with one list or name.
+struct To(Audience);
+
+impl<'de> Deserialize<'de> for To {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ToVisitor)
+    }
+}
+
+struct ToVisitor;
+
+impl<'de> Visitor<'de> for ToVisitor {
+    type Value = To;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(r#""mains", "subs", "all", or an object with devices, group, user or conns"#)
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<To, E> {
+        match word {
+            "mains" => Ok(To(Audience::Mains)),
+            "subs" => Ok(To(Audience::Subs)),
+            "all" => Ok(To(Audience::All)),
+            _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<To, A::Error> {
+        let mut found = None;
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            let audience = match key.as_ref() {
+                "devices" => Audience::Devices(map.next_value::<Vec<DeviceId>>()?),
+                "group" => Audience::Group(map.next_value()?),
+                "user" => Audience::User(map.next_value()?),
+                "conns" => Audience::Conns(map.next_value::<Vec<ConnId>>()?),
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if found.replace(audience).is_some() {
+                return Err(de::Error::custom("to names more than one audience"));
+            }
+        }
+        found.map(To).ok_or_else(|| de::Error::custom("to names no audience; give devices, group, user or conns"))
+    }
+}

@@ -1,0 +1,64 @@
+//! Records there and back.
+
+use super::*;
+
+fn message() -> Message {
+    Message {
+        content: Content {
+            from: Origin::Device { device: "h1".parse().unwrap(), role: Role::Sub },
+            to: Audience::Devices(vec!["t1".parse().unwrap()]),
+            except: vec!["t2".parse().unwrap()],
+            kind: "add".parse().unwrap(),
+            table: Some("12".parse().unwrap()),
+            data: Some(Value::Json(RawValue::from_string(r#"{"a": 1}"#.into()).unwrap())),
+            user_info: Some(Value::MsgPack([0xc4, 1, 255].into())),
+        },
+        status: "open".parse().unwrap(),
+        ttl: Some(Duration::from_secs(60)),
+        receipt: true,
+    }
+}
+
+#[test]
+fn every_part_of_a_message_survives_the_record() {
+    let sent = message();
+    let Entry::Message(read) = decode_entry(&encode_message(&sent).unwrap()).unwrap() else { panic!() };
+    assert_eq!(format!("{read:?}"), format!("{sent:?}"));
+    let (Some(Value::Json(data)), Some(Value::MsgPack(user_info))) = (&read.content.data, &read.content.user_info)
+    else {
+        panic!()
+    };
+    assert_eq!(data.get(), r#"{"a": 1}"#);
+    assert_eq!(user_info.as_ref(), [0xc4, 1, 255]);
+}
+
+#[test]
+fn a_status_change_and_a_receipt_survive_the_record() {
+    let change = StatusChange {
+        message: MessageId { ms: u64::MAX, n: 3 },
+        status: "done".parse().unwrap(),
+        by: Origin::Api { name: "pos".parse().unwrap() },
+        sender: Some("h1".parse().unwrap()),
+    };
+    let Entry::Status(read) = decode_entry(&encode_status(&change).unwrap()).unwrap() else { panic!() };
+    assert_eq!(read, change);
+    let receipt = Receipt {
+        sender: "a".parse().unwrap(),
+        message: MessageId { ms: 5, n: 0 },
+        device: "b".parse().unwrap(),
+        at_ms: 7,
+    };
+    assert_eq!(decode_receipt(&encode_receipt(&receipt).unwrap()).unwrap(), receipt);
+}
+
+#[test]
+fn a_small_message_has_a_small_record() {
+    let bytes = encode_message(&message()).unwrap();
+    assert!(bytes.len() < 100, "{} bytes", bytes.len());
+}
+
+#[test]
+fn a_record_of_another_kind_is_an_error_and_no_panic() {
+    assert!(decode_entry(b"").is_err());
+    assert!(decode_entry(b"\x81\xa1z\x80").is_err());
+}
