@@ -4,15 +4,13 @@
 //! for the op's own fields. What is wrong in the first pass makes the frame malformed, what is wrong
 //! in the second one is a bad request.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::time::Duration;
 
 use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ConnId, DeviceId, MessageId, Name, OnceKey, ShopId};
-use crate::message::{Audience, Role};
+use crate::ids::{DeviceId, MessageId, Name, ShopId};
+use crate::message::Role;
 use crate::protocol::notify::{Notify, NotifyFields};
 use crate::protocol::value::Captured;
 use crate::protocol::{Encoding, ErrorCode, FrameKind};

@@ -16,11 +16,8 @@ pub use answer::{Answer, Failure, Welcome};
 pub use window::Proven;
 
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId};
-use crate::message::{Audience, Content, Entry, Message, Origin, Recipient, Role, STATUS_OPEN, Signal};
-use crate::protocol::{
-    self, AckMode, ClientOp, Close, CloseCode, Deal, Encoding, ErrorCode, FrameKind, List, Login, Notify, Ref, Refused,
-    ServerOp,
-};
+use crate::message::{Entry, Message, Recipient, Role, Signal};
+use crate::protocol::{self, AckMode, Close, CloseCode, Deal, Encoding, ErrorCode, List, Login, Ref, ServerOp};
 use crate::rate::Bucket;
 use faults::Faults;
 use window::{ItemKind, Window};

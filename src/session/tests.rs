@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::message::{Audience, Content, Origin};
+use crate::protocol::FrameKind;
 
 const SECOND: Duration = Duration::from_secs(1);
 

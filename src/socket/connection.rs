@@ -1,7 +1,4 @@
-//! The loop of one connection.
-//!
-//! A session is a cursor over its shop's log: its entries come from the room while it keeps up, and
-//! page by page from the log while it does not.
+//! The loop of one connection: what comes in, what goes out, and the calls in between.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -22,19 +19,13 @@ use crate::metrics::{self, FrameFault, LoginResult};
 use crate::protocol::{self, Close, CloseCode, Encoding, Ref, ServerOp};
 use crate::session::{Action, Answer, Call, CallOp, Offer, Session, Welcome};
 use crate::socket::calls::{Answered, Caller};
+use crate::socket::entries::Source;
 use crate::socket::reader::{Incoming, Reader};
 use crate::socket::{Place, Relay, writer};
 use crate::store::{Page, PageLimit, StoreError};
 
 /// How long a closed connection may still talk before it is dropped.
 const LINGER: Duration = Duration::from_secs(2);
-/// Wait after a page that could not be read.
-const PAGE_RETRY: Duration = Duration::from_millis(200);
-/// Fewest and most entries of one page of a session's log.
-const PAGE_ENTRIES: (usize, usize) = (16, 128);
-const PAGE_BYTES: usize = 512 * 1024;
-/// Entries that may wait while the session reads its way up to them.
-const HELD_MAX: usize = 256;
 
 /// A connection whose handshake is done.
 pub struct Accepted {
@@ -49,34 +40,25 @@ pub struct Accepted {
 type Answering = Pin<Box<dyn Future<Output = (Option<Ref>, Answered)> + Send>>;
 type Reading = Pin<Box<dyn Future<Output = Result<Page, StoreError>> + Send>>;
 
-/// Where a session's entries come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    /// The log, page by page; `until` is where the outbox begins, once it is attached.
-    Log { until: Option<MessageId> },
-    /// The room, by the outbox.
-    Room,
-}
-
-struct Connection {
-    relay: Arc<Relay>,
+pub(super) struct Connection {
+    pub(super) relay: Arc<Relay>,
     number: u64,
-    session: Session,
-    room: Option<RoomGuard>,
-    outbox: Arc<Outbox>,
-    source: Source,
+    pub(super) session: Session,
+    pub(super) room: Option<RoomGuard>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) source: Source,
     /// Entries from the outbox that come after what is still to be read from the log.
-    held: VecDeque<Arc<Push>>,
+    pub(super) held: VecDeque<Arc<Push>>,
     answering: Option<Answering>,
-    reading: Option<Reading>,
+    pub(super) reading: Option<Reading>,
     /// The login that was last tried, which may hold in the store whatever was answered.
     tried: Option<(ShopId, DeviceId)>,
-    actions: Vec<Action>,
-    frames: Vec<Bytes>,
+    pub(super) actions: Vec<Action>,
+    pub(super) frames: Vec<Bytes>,
     /// When each message among the frames was stored, for the metric of pushes.
-    stored_ms: Vec<u64>,
+    pub(super) stored_ms: Vec<u64>,
     outstanding: usize,
-    close: Option<Close>,
+    pub(super) close: Option<Close>,
 }
 
 /// Serves a connection until it ends.
@@ -233,31 +215,18 @@ impl Connection {
         if room.join(member, head) {
             self.relay.feed.catch_up(room.clone());
         }
-        let is_level = self.session.position() >= head;
-        self.source = Source::Log { until: is_level.then(|| room.attach(&self.outbox)) };
         self.room = Some(room);
+        self.begin_entries(head);
     }
 
     /// Deals with everything that came up, until there is nothing left but to write and to wait.
     fn settle(&mut self) {
         self.act();
         self.empty_outbox();
-        if let Source::Log { until: Some(until) } = self.source
-            && self.session.position() >= until
-        {
-            self.source = Source::Room;
-            for push in std::mem::take(&mut self.held) {
-                if self.source == Source::Room {
-                    self.offer(&push);
-                }
-            }
-        }
+        self.go_live();
         self.session.on_written(&mut self.actions);
         self.act();
-        let is_behind = self.room.is_some() && self.source != Source::Room;
-        if is_behind && self.reading.is_none() && self.close.is_none() && self.session.room() > 0 {
-            self.read_on(Duration::ZERO);
-        }
+        self.read_if_behind();
         let outstanding = self.session.outstanding();
         if outstanding != self.outstanding {
             metrics::outstanding_changed(outstanding as isize - self.outstanding as isize);
@@ -298,145 +267,6 @@ impl Connection {
         self.answering = Some(Box::pin(async move { (reference, caller.perform(op).await) }));
     }
 
-    fn empty_outbox(&mut self) {
-        let taken = self.outbox.take();
-        for parcel in taken.parcels {
-            match parcel {
-                Parcel::Entry(push) if self.source == Source::Room => self.offer(&push),
-                Parcel::Entry(push) => self.held.push_back(push),
-                Parcel::Signal(push) => {
-                    let encoding = self.session.encoding();
-                    self.frames.extend(push.frame(encoding, |payload| writer::data_frame(encoding, payload)));
-                }
-                Parcel::Receipt { message, device, at_ms } => {
-                    let op = ServerOp::Receipt { message, device: &device, at: at_ms };
-                    let payload = protocol::encode(self.session.encoding(), &op);
-                    self.frames.extend(payload.map(|payload| writer::data_frame(self.session.encoding(), payload)));
-                }
-            }
-        }
-        if let Some(at) = taken.fell_behind_at {
-            if self.source == Source::Room {
-                self.session.on_passed(at);
-            }
-            self.fall_behind();
-        } else if self.held.len() > HELD_MAX {
-            self.fall_behind();
-        }
-        if let Some(cursor) = taken.rewound_to {
-            self.fall_behind();
-            self.reading = None;
-            if !self.session.on_rewound(cursor) {
-                self.close = Some(self.restart());
-            }
-        }
-        if let Some(close) = taken.close {
-            self.close.get_or_insert(close);
-        }
-    }
-
-    /// Offers the session an entry of its room.
-    fn offer(&mut self, push: &Push) {
-        let offer = self.session.on_entry(push.id, &push.entry, Instant::now(), unix_ms(), &mut self.actions);
-        match offer {
-            Offer::Skip | Offer::Expired => {}
-            Offer::Full => self.fall_behind(),
-            Offer::Send => {
-                let encoding = self.session.encoding();
-                let frame = push.frame(encoding, |payload| writer::data_frame(encoding, payload));
-                self.send_entry(push.id, &push.entry, frame, push.is_replay);
-            }
-        }
-    }
-
-    fn send_entry(&mut self, id: MessageId, entry: &Entry, frame: Option<Bytes>, is_replay: bool) {
-        let Some(frame) = frame else {
-            // It was checked before it was stored; if it can't be written all the same, the device
-            // must not believe that it has everything.
-            debug!(conn = %self.session.conn(), %id, "an entry cannot be encoded");
-            self.close.get_or_insert(Close::new(CloseCode::Violation, "an entry cannot be encoded"));
-            return;
-        };
-        self.frames.push(frame);
-        if matches!(entry, Entry::Message(_)) {
-            self.stored_ms.push(id.ms);
-            if is_replay {
-                metrics::replayed();
-            }
-        }
-    }
-
-    /// From now on the session reads the log.
-    fn fall_behind(&mut self) {
-        self.outbox.fall_behind();
-        self.held = VecDeque::new();
-        self.source = Source::Log { until: None };
-    }
-
-    fn read_on(&mut self, wait: Duration) {
-        let Some(room) = &self.room else { return };
-        let (relay, shop, after) = (self.relay.clone(), room.shop().clone(), self.session.position());
-        let (fewest, most) = PAGE_ENTRIES;
-        let limit = PageLimit { entries: self.session.room().clamp(fewest, most), bytes: PAGE_BYTES };
-        self.reading = Some(Box::pin(async move {
-            tokio::time::sleep(wait).await;
-            // The semaphore is never closed; without a permit there are just more pages at once.
-            let _permit = relay.pages.acquire().await.ok();
-            metrics::catchup_page();
-            relay.store.read(&shop, after, limit).await
-        }));
-    }
-
-    fn on_page(&mut self, page: Result<Page, StoreError>) {
-        let page = match page {
-            Ok(page) => page,
-            Err(error) => {
-                debug!(conn = %self.session.conn(), %error, "a session waits for its log");
-                return self.read_on(PAGE_RETRY);
-            }
-        };
-        for stored in &page.entries {
-            let offer = self.session.on_entry(stored.id, &stored.entry, Instant::now(), unix_ms(), &mut self.actions);
-            match offer {
-                Offer::Skip | Offer::Expired => {}
-                // The rest stays in the log until an ack makes room.
-                Offer::Full => return,
-                Offer::Send => {
-                    let encoding = self.session.encoding();
-                    let payload = match &stored.entry {
-                        Entry::Message(message) => {
-                            let status = stored.dealt.as_ref().map(|dealt| &dealt.status);
-                            protocol::message_frame(encoding, stored.id, message, status)
-                        }
-                        Entry::Status(change) => protocol::status_frame(encoding, stored.id, change),
-                    };
-                    let frame = payload.ok().map(|payload| writer::data_frame(encoding, payload));
-                    self.send_entry(stored.id, &stored.entry, frame, true);
-                }
-            }
-        }
-        self.session.on_passed(page.last);
-        if page.is_end {
-            self.at_end_of_log();
-        }
-    }
-
-    fn at_end_of_log(&mut self) {
-        let (Some(room), Source::Log { until }) = (&self.room, self.source) else {
-            return;
-        };
-        match until {
-            None => self.source = Source::Log { until: Some(room.attach(&self.outbox)) },
-            Some(until) if self.session.position() < until => {
-                // What the room has seen is not in the log: it was trimmed, or the log was rewound,
-                // which the feed finds out and tells.
-                self.session.on_passed(until);
-                self.relay.feed.suspect(Arc::clone(room));
-            }
-            Some(_) => {}
-        }
-    }
-
     async fn write(&mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
         if let Some(close) = &self.close {
             metrics::closed(close.code);
@@ -467,7 +297,7 @@ impl Connection {
         wrote
     }
 
-    fn restart(&self) -> Close {
+    pub(super) fn restart(&self) -> Close {
         let wait = Relay::comeback(self.number);
         Close { code: CloseCode::Restart, reason: Cow::Owned(format!("retry_after_ms={}", wait.as_millis())) }
     }

@@ -6,6 +6,7 @@
 
 mod calls;
 mod connection;
+mod entries;
 mod reader;
 mod writer;
 

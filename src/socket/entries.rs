@@ -1,0 +1,208 @@
+//! How a session's entries reach it: from its room by the outbox while it keeps up, and page by page
+//! from the log while it does not.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tracing::debug;
+
+use crate::hub::{Parcel, Push};
+use crate::ids::{MessageId, unix_ms};
+use crate::message::Entry;
+use crate::metrics;
+use crate::protocol::{self, Close, CloseCode, ServerOp};
+use crate::session::Offer;
+use crate::socket::connection::Connection;
+use crate::socket::writer;
+use crate::store::{Page, PageLimit, StoreError};
+
+/// Wait after a page that could not be read.
+const PAGE_RETRY: Duration = Duration::from_millis(200);
+/// Fewest and most entries of one page of a session's log.
+const PAGE_ENTRIES: (usize, usize) = (16, 128);
+const PAGE_BYTES: usize = 512 * 1024;
+/// Entries that may wait while the session reads its way up to them.
+const HELD_MAX: usize = 256;
+
+/// Where a session's entries come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The log, page by page; `until` is where the outbox begins, once it is attached.
+    Log { until: Option<MessageId> },
+    /// The room, by the outbox.
+    Room,
+}
+
+impl Connection {
+    /// The session has logged in and found the log's head there.
+    pub(super) fn begin_entries(&mut self, head: MessageId) {
+        let Some(room) = &self.room else { return };
+        let is_level = self.session.position() >= head;
+        self.source = Source::Log { until: is_level.then(|| room.attach(&self.outbox)) };
+    }
+
+    /// Takes from the room again, where the session has come up to its outbox.
+    pub(super) fn go_live(&mut self) {
+        let Source::Log { until: Some(until) } = self.source else { return };
+        if self.session.position() < until {
+            return;
+        }
+        self.source = Source::Room;
+        for push in std::mem::take(&mut self.held) {
+            if self.source == Source::Room {
+                self.offer(&push);
+            }
+        }
+    }
+
+    /// Has the next page read, where the session is behind and there is room in its window.
+    pub(super) fn read_if_behind(&mut self) {
+        let is_behind = self.room.is_some() && self.source != Source::Room;
+        if is_behind && self.reading.is_none() && self.close.is_none() && self.session.room() > 0 {
+            self.read_on(Duration::ZERO);
+        }
+    }
+
+    /// Deals with what the room put into the outbox.
+    pub(super) fn empty_outbox(&mut self) {
+        let taken = self.outbox.take();
+        for parcel in taken.parcels {
+            match parcel {
+                Parcel::Entry(push) if self.source == Source::Room => self.offer(&push),
+                Parcel::Entry(push) => self.held.push_back(push),
+                Parcel::Signal(push) => {
+                    let encoding = self.session.encoding();
+                    self.frames.extend(push.frame(encoding, |payload| writer::data_frame(encoding, payload)));
+                }
+                Parcel::Receipt { message, device, at_ms } => {
+                    let op = ServerOp::Receipt { message, device: &device, at: at_ms };
+                    let payload = protocol::encode(self.session.encoding(), &op);
+                    self.frames.extend(payload.map(|payload| writer::data_frame(self.session.encoding(), payload)));
+                }
+            }
+        }
+        if let Some(at) = taken.fell_behind_at {
+            if self.source == Source::Room {
+                self.session.on_passed(at);
+            }
+            self.fall_behind();
+        } else if self.held.len() > HELD_MAX {
+            self.fall_behind();
+        }
+        if let Some(cursor) = taken.rewound_to {
+            self.fall_behind();
+            self.reading = None;
+            if !self.session.on_rewound(cursor) {
+                self.close = Some(self.restart());
+            }
+        }
+        if let Some(close) = taken.close {
+            self.close.get_or_insert(close);
+        }
+    }
+
+    /// Offers the session an entry of its room.
+    fn offer(&mut self, push: &Push) {
+        let offer = self.session.on_entry(push.id, &push.entry, Instant::now(), unix_ms(), &mut self.actions);
+        match offer {
+            Offer::Skip | Offer::Expired => {}
+            Offer::Full => self.fall_behind(),
+            Offer::Send => {
+                let encoding = self.session.encoding();
+                let frame = push.frame(encoding, |payload| writer::data_frame(encoding, payload));
+                self.send_entry(push.id, &push.entry, frame, push.is_replay);
+            }
+        }
+    }
+
+    fn send_entry(&mut self, id: MessageId, entry: &Entry, frame: Option<Bytes>, is_replay: bool) {
+        let Some(frame) = frame else {
+            // It was checked before it was stored; if it can't be written all the same, the device
+            // must not believe that it has everything.
+            debug!(conn = %self.session.conn(), %id, "an entry cannot be encoded");
+            self.close.get_or_insert(Close::new(CloseCode::Violation, "an entry cannot be encoded"));
+            return;
+        };
+        self.frames.push(frame);
+        if matches!(entry, Entry::Message(_)) {
+            self.stored_ms.push(id.ms);
+            if is_replay {
+                metrics::replayed();
+            }
+        }
+    }
+
+    /// From now on the session reads the log.
+    fn fall_behind(&mut self) {
+        self.outbox.fall_behind();
+        self.held = VecDeque::new();
+        self.source = Source::Log { until: None };
+    }
+
+    fn read_on(&mut self, wait: Duration) {
+        let Some(room) = &self.room else { return };
+        let (relay, shop, after) = (self.relay.clone(), room.shop().clone(), self.session.position());
+        let (fewest, most) = PAGE_ENTRIES;
+        let limit = PageLimit { entries: self.session.room().clamp(fewest, most), bytes: PAGE_BYTES };
+        self.reading = Some(Box::pin(async move {
+            tokio::time::sleep(wait).await;
+            // The semaphore is never closed; without a permit there are just more pages at once.
+            let _permit = relay.pages.acquire().await.ok();
+            metrics::catchup_page();
+            relay.store.read(&shop, after, limit).await
+        }));
+    }
+
+    /// A page of the log was read.
+    pub(super) fn on_page(&mut self, page: Result<Page, StoreError>) {
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => {
+                debug!(conn = %self.session.conn(), %error, "a session waits for its log");
+                return self.read_on(PAGE_RETRY);
+            }
+        };
+        for stored in &page.entries {
+            let offer = self.session.on_entry(stored.id, &stored.entry, Instant::now(), unix_ms(), &mut self.actions);
+            match offer {
+                Offer::Skip | Offer::Expired => {}
+                // The rest stays in the log until an ack makes room.
+                Offer::Full => return,
+                Offer::Send => {
+                    let encoding = self.session.encoding();
+                    let payload = match &stored.entry {
+                        Entry::Message(message) => {
+                            let status = stored.dealt.as_ref().map(|dealt| &dealt.status);
+                            protocol::message_frame(encoding, stored.id, message, status)
+                        }
+                        Entry::Status(change) => protocol::status_frame(encoding, stored.id, change),
+                    };
+                    let frame = payload.ok().map(|payload| writer::data_frame(encoding, payload));
+                    self.send_entry(stored.id, &stored.entry, frame, true);
+                }
+            }
+        }
+        self.session.on_passed(page.last);
+        if page.is_end {
+            self.at_end_of_log();
+        }
+    }
+
+    fn at_end_of_log(&mut self) {
+        let (Some(room), Source::Log { until }) = (&self.room, self.source) else {
+            return;
+        };
+        match until {
+            None => self.source = Source::Log { until: Some(room.attach(&self.outbox)) },
+            Some(until) if self.session.position() < until => {
+                // What the room has seen is not in the log: it was trimmed, or the log was rewound,
+                // which the feed finds out and tells.
+                self.session.on_passed(until);
+                self.relay.feed.suspect(Arc::clone(room));
+            }
+            Some(_) => {}
+        }
+    }
+}
