@@ -12,17 +12,16 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tracing::debug;
 
-use crate::hub::{Member, Outbox, Parcel, Push, RoomGuard};
-use crate::ids::{DeviceId, MessageId, ShopId, unix_ms};
-use crate::message::Entry;
+use crate::hub::{Member, Outbox, Push, RoomGuard};
+use crate::ids::{DeviceId, ShopId, unix_ms};
 use crate::metrics::{self, FrameFault, LoginResult};
-use crate::protocol::{self, Close, CloseCode, Encoding, Ref, ServerOp};
-use crate::session::{Action, Answer, Call, CallOp, Offer, Session, Welcome};
+use crate::protocol::{Close, CloseCode, Encoding, Ref};
+use crate::session::{Action, Answer, Call, CallOp, Session, Welcome};
 use crate::socket::calls::{Answered, Caller};
 use crate::socket::entries::Source;
 use crate::socket::reader::{Incoming, Reader};
 use crate::socket::{Place, Relay, writer};
-use crate::store::{Page, PageLimit, StoreError};
+use crate::store::{Page, StoreError};
 
 /// How long a closed connection may still talk before it is dropped.
 const LINGER: Duration = Duration::from_secs(2);

@@ -106,6 +106,12 @@ impl Relay {
         self.stopping.send_replace(true);
     }
 
+    /// Waits until the node stops. Cancel-safe.
+    pub async fn stopped(&self) {
+        // The sender is this relay's own, so it cannot be gone.
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
     fn next_conn(&self) -> (ConnId, u64) {
         let number = self.next_conn.fetch_add(1, Ordering::Relaxed);
         (ConnId::of(&self.node, number), number)
