@@ -13,14 +13,17 @@
 -- ARGV[3]   conn
 -- ARGV[4]   node
 -- ARGV[5]   meta       JSON text; empty leaves what is registered
--- RETURN    {cursor, head, replaced conn or false, user or false, group, group, ...}
+-- ARGV[6]   not_after  in ms by Redis's clock: a call that comes later was given up, and must not throw
+--                      out the login that was tried elsewhere instead
+-- RETURN    an error LATE, or {cursor, head, replaced conn or false, user or false, group, group, ...}
 -- REPEAT    safe: a repeat by the same connection replaces nothing and keeps `since`
 -- COST      O(1); 5 reads, 2 to 4 writes
 local devices, mains, cursors, online, head, channel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local device, role, conn, node, meta = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local device, role, conn, node, meta, not_after = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+if now > not_after then return redis.error_reply('LATE the login was given up before it came') end
 local newest = redis.call('GET', head) or '0-0'
 
 local stored = redis.call('HGET', devices, device)

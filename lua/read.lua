@@ -18,7 +18,9 @@ local CHUNK = 64
 local ids, records, bytes, is_end = {}, {}, 0, 0
 local open = true
 while open do
-  local chunk = redis.call('XRANGE', log, '(' .. after, '+', 'COUNT', CHUNK)
+  -- One more than is wanted tells whether the log goes on.
+  local count = math.min(CHUNK, entries_max - #ids + 1)
+  local chunk = redis.call('XRANGE', log, '(' .. after, '+', 'COUNT', count)
   for _, entry in ipairs(chunk) do
     local record = entry[2][2] or ''
     if #ids == entries_max or (#ids > 0 and bytes + #record > bytes_max) then
@@ -29,7 +31,7 @@ while open do
     bytes = bytes + #record
     after = entry[1]
   end
-  if open and #chunk < CHUNK then
+  if open and #chunk < count then
     is_end = 1
     open = false
   end

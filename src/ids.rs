@@ -156,6 +156,9 @@ impl MessageId {
     /// Before every entry: the position of an empty log.
     pub const ZERO: MessageId = MessageId { ms: 0, n: 0 };
 
+    /// After every entry.
+    pub const MAX: MessageId = MessageId { ms: u64::MAX, n: u64::MAX };
+
     /// This id, or nothing where it is [`MessageId::ZERO`]: the wire's `id|null`.
     pub fn non_zero(self) -> Option<MessageId> {
         (self != Self::ZERO).then_some(self)

@@ -3,7 +3,9 @@
 //! Owns the rule of who is in an audience. Never encodes anything and never looks anything up: a
 //! caller brings the device it asks about as a [`Recipient`].
 
+use std::collections::HashSet;
 use std::fmt;
+use std::hash::Hash;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -69,17 +71,50 @@ impl Origin {
     }
 }
 
+/// Names in the order they were given, found quickly however many there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed<T: Eq + Hash> {
+    given: Vec<T>,
+    /// Only where looking through all of them would take long.
+    index: Option<HashSet<T>>,
+}
+
+impl<T: Clone + Eq + Hash> Listed<T> {
+    /// Lists longer than this have an index.
+    const PLAIN_MAX: usize = 16;
+
+    /// Whether the name is listed.
+    pub fn contains(&self, name: &T) -> bool {
+        match &self.index {
+            Some(index) => index.contains(name),
+            None => self.given.contains(name),
+        }
+    }
+
+    /// The names as they were given.
+    pub fn as_slice(&self) -> &[T] {
+        &self.given
+    }
+}
+
+impl<T: Clone + Eq + Hash> From<Vec<T>> for Listed<T> {
+    fn from(given: Vec<T>) -> Self {
+        let index = (given.len() > Self::PLAIN_MAX).then(|| given.iter().cloned().collect());
+        Listed { given, index }
+    }
+}
+
 /// Whom a message or a signal is for, before exceptions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Audience {
     Mains,
     Subs,
     All,
-    Devices(Vec<DeviceId>),
+    Devices(Listed<DeviceId>),
     Group(Name),
     User(Name),
     /// Connections, for signals only.
-    Conns(Vec<ConnId>),
+    Conns(Listed<ConnId>),
 }
 
 /// A device as an audience sees it.
@@ -98,7 +133,7 @@ pub struct Recipient<'a> {
 pub struct Content {
     pub from: Origin,
     pub to: Audience,
-    pub except: Vec<DeviceId>,
+    pub except: Listed<DeviceId>,
     /// The wire's `type`.
     pub kind: Name,
     pub table: Option<Name>,
@@ -198,7 +233,7 @@ mod tests {
         Content {
             from: Origin::Device { device: device(from), role: Role::Sub },
             to,
-            except: except.iter().map(|name| device(name)).collect(),
+            except: except.iter().map(|name| device(name)).collect::<Vec<_>>().into(),
             kind: "order".parse().unwrap(),
             table: None,
             data: None,
@@ -215,9 +250,17 @@ mod tests {
         let all = content("a", Audience::All, &[]);
         assert!(!is_for(&all, "a", Role::Sub));
         assert!(is_for(&all, "b", Role::Main));
-        let named = content("a", Audience::Devices(vec![device("a"), device("b")]), &["b"]);
+        let named = content("a", Audience::Devices(vec![device("a"), device("b")].into()), &["b"]);
         assert!(is_for(&named, "a", Role::Sub));
         assert!(!is_for(&named, "b", Role::Main), "an exception outweighs being named");
+    }
+
+    #[test]
+    fn a_long_list_is_the_same_as_a_short_one() {
+        let names: Vec<DeviceId> = (0..1000).map(|n| device(&format!("d{n}"))).collect();
+        let long = Listed::from(names.clone());
+        assert_eq!(long.as_slice(), names);
+        assert!(long.contains(&device("d999")) && !long.contains(&device("d1000")));
     }
 
     #[test]

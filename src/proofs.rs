@@ -14,13 +14,15 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use crate::ids::{ConnId, DeviceId, MessageId, ShopId, unix_ms};
+use crate::ids::{ConnId, DeviceId, MessageId, ShopId};
 use crate::metrics;
 use crate::session::Proven;
 use crate::store::{Mark, Marked, Receipt, Store, StoreError};
 
 /// Shops whose proofs are written at the same time.
 const FLUSHES_MAX: usize = 64;
+/// Devices whose proofs go into one call, so that its outcome is known for all or for none.
+const MARKS_MAX: usize = 100;
 /// Wait after a flush that failed.
 const RETRY_WAIT: Duration = Duration::from_millis(250);
 /// Deliveries of one device that may wait to be counted; the proof itself is one id.
@@ -43,10 +45,20 @@ struct State {
 
 #[derive(Default)]
 struct Pending {
-    marks: HashMap<DeviceId, PendingMark>,
-    departures: Vec<(DeviceId, ConnId)>,
+    marks: Marks,
+    departures: Vec<Departure>,
     is_scheduled: bool,
 }
+
+/// A connection that ended.
+struct Departure {
+    device: DeviceId,
+    conn: ConnId,
+    /// Where the cursor may go, unless a newer connection has taken over.
+    settled: Option<MessageId>,
+}
+
+type Marks = HashMap<DeviceId, PendingMark>;
 
 #[derive(Default)]
 struct PendingMark {
@@ -74,6 +86,16 @@ impl PendingMark {
 }
 
 impl Pending {
+    /// What one flush writes: so many marks, and the departures where no mark is left before them.
+    fn take(&mut self) -> (Marks, Vec<Departure>) {
+        if self.marks.len() > MARKS_MAX {
+            let devices: Vec<DeviceId> = self.marks.keys().take(MARKS_MAX).cloned().collect();
+            let marks = devices.into_iter().filter_map(|device| self.marks.remove_entry(&device)).collect();
+            return (marks, Vec::new());
+        }
+        (std::mem::take(&mut self.marks), std::mem::take(&mut self.departures))
+    }
+
     fn is_empty(&self) -> bool {
         self.marks.is_empty() && self.departures.is_empty()
     }
@@ -93,11 +115,7 @@ impl Proofs {
     /// A connection ended: its presence goes once its proofs are written.
     pub fn departed(&self, shop: &ShopId, device: &DeviceId, conn: &ConnId, settled: Option<MessageId>) {
         self.change(shop, |pending| {
-            if let Some(settled) = settled.filter(|settled| *settled > MessageId::ZERO) {
-                let mark = pending.marks.entry(device.clone()).or_default();
-                mark.through = mark.through.max(settled);
-            }
-            pending.departures.push((device.clone(), conn.clone()));
+            pending.departures.push(Departure { device: device.clone(), conn: conn.clone(), settled });
         });
     }
 
@@ -150,7 +168,7 @@ impl Proofs {
             let Some(pending) = state.shops.get_mut(&shop) else {
                 return;
             };
-            (std::mem::take(&mut pending.marks), std::mem::take(&mut pending.departures))
+            pending.take()
         };
         let (marks, departures, outcome) = self.write(&shop, marks, departures).await;
         if let Err(error) = outcome {
@@ -183,9 +201,9 @@ impl Proofs {
     async fn write(
         &self,
         shop: &ShopId,
-        pending: HashMap<DeviceId, PendingMark>,
-        mut departures: Vec<(DeviceId, ConnId)>,
-    ) -> (HashMap<DeviceId, PendingMark>, Vec<(DeviceId, ConnId)>, Result<(), StoreError>) {
+        pending: Marks,
+        mut departures: Vec<Departure>,
+    ) -> (Marks, Vec<Departure>, Result<(), StoreError>) {
         let marks: Vec<Mark> = pending
             .iter()
             .map(|(device, mark)| Mark { device: device.clone(), through: mark.through, expired: mark.expired.clone() })
@@ -193,7 +211,7 @@ impl Proofs {
         if !marks.is_empty() {
             match self.store.mark_delivered(shop, &marks).await {
                 Ok(outcomes) => {
-                    let receipts = count(&marks, pending, &outcomes);
+                    let receipts = count(&marks, pending, &outcomes, self.store.now_ms());
                     if !receipts.is_empty()
                         && let Err(error) = self.store.send_receipts(shop, &receipts).await
                     {
@@ -203,24 +221,29 @@ impl Proofs {
                 Err(error) => return (pending, departures, Err(error)),
             }
         }
-        while let Some((device, conn)) = departures.pop() {
-            if let Err(error) = self.store.disconnect(shop, &device, &conn).await {
-                departures.push((device, conn));
-                return (HashMap::new(), departures, Err(error));
+        while let Some(departure) = departures.pop() {
+            let Departure { device, conn, settled } = &departure;
+            if let Err(error) = self.store.disconnect(shop, device, conn, *settled).await {
+                departures.push(departure);
+                return (Marks::new(), departures, Err(error));
             }
         }
-        (HashMap::new(), departures, Ok(()))
+        (Marks::new(), departures, Ok(()))
     }
 }
 
 /// Counts what the store says is proven for the first time; the receipts that are owed for it.
-fn count(marks: &[Mark], mut pending: HashMap<DeviceId, PendingMark>, outcomes: &[Marked]) -> Vec<Receipt> {
-    let now_ms = unix_ms();
+fn count(marks: &[Mark], mut pending: Marks, outcomes: &[Marked], now_ms: u64) -> Vec<Receipt> {
     let mut receipts = Vec::new();
     for (mark, outcome) in marks.iter().zip(outcomes) {
-        let (Marked::Advanced { from }, Some(proofs)) = (outcome, pending.remove(&mark.device)) else {
+        let (Marked::Advanced { from }, Some(mut proofs)) = (outcome, pending.remove(&mark.device)) else {
             continue;
         };
+        // Two connections of the device on this node may have proven the same message.
+        proofs.delivered.sort_by_key(|(id, _)| *id);
+        proofs.delivered.dedup_by_key(|(id, _)| *id);
+        proofs.expired.sort();
+        proofs.expired.dedup();
         metrics::expired(proofs.expired.iter().filter(|id| *id > from).count() as u64);
         for (message, receipt_to) in proofs.delivered.into_iter().filter(|(id, _)| id > from) {
             metrics::delivered(Duration::from_millis(now_ms.saturating_sub(message.ms)));

@@ -175,7 +175,7 @@ impl Retention {
         for entry in self.store.online(shop).await? {
             let is_heard = self.nodes.has_heard(&self.node);
             if is_heard && self.nodes.state_of(&entry, Instant::now(), unix_ms()).is_none() {
-                self.store.disconnect(shop, &entry.device, &entry.conn).await?;
+                self.store.disconnect(shop, &entry.device, &entry.conn, None).await?;
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::ids::{ConnId, DeviceId, Name, OnceKey};
-use crate::message::{Audience, Value};
+use crate::message::{Audience, Listed, Value};
 use crate::protocol::client::check_status;
 use crate::protocol::value::Captured;
 
@@ -19,7 +19,7 @@ const TTL_S_MAX: u32 = 604_800;
 #[derive(Debug)]
 pub struct Notify {
     pub to: Option<Audience>,
-    pub except: Vec<DeviceId>,
+    pub except: Listed<DeviceId>,
     pub kind: Name,
     pub table: Option<Name>,
     pub data: Option<Value>,
@@ -62,10 +62,10 @@ impl NotifyFields {
     pub(super) fn check(self) -> Result<Notify, String> {
         let to = self.to.map(|to| to.0);
         match &to {
-            Some(Audience::Devices(devices)) if devices.is_empty() => {
+            Some(Audience::Devices(devices)) if devices.as_slice().is_empty() => {
                 return Err("to.devices is empty; name at least one device".into());
             }
-            Some(Audience::Conns(conns)) if conns.is_empty() => {
+            Some(Audience::Conns(conns)) if conns.as_slice().is_empty() => {
                 return Err("to.conns is empty; name at least one connection".into());
             }
             Some(Audience::Conns(_)) if self.durable == Some(true) => {
@@ -78,7 +78,7 @@ impl NotifyFields {
         }
         Ok(Notify {
             to,
-            except: self.except.unwrap_or_default(),
+            except: self.except.unwrap_or_default().into(),
             kind: self.kind,
             table: self.table,
             data: self.data.map(Captured::into_value),
@@ -127,10 +127,10 @@ impl<'de> Visitor<'de> for ToVisitor {
         let mut found = None;
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             let audience = match key.as_ref() {
-                "devices" => Audience::Devices(map.next_value::<Vec<DeviceId>>()?),
+                "devices" => Audience::Devices(map.next_value::<Vec<DeviceId>>()?.into()),
                 "group" => Audience::Group(map.next_value()?),
                 "user" => Audience::User(map.next_value()?),
-                "conns" => Audience::Conns(map.next_value::<Vec<ConnId>>()?),
+                "conns" => Audience::Conns(map.next_value::<Vec<ConnId>>()?.into()),
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                     continue;

@@ -300,10 +300,10 @@ impl Serialize for Audience {
             Audience::Mains => serializer.serialize_str("mains"),
             Audience::Subs => serializer.serialize_str("subs"),
             Audience::All => serializer.serialize_str("all"),
-            Audience::Devices(devices) => one(serializer, "devices", devices),
+            Audience::Devices(devices) => one(serializer, "devices", &devices.as_slice()),
             Audience::Group(group) => one(serializer, "group", group),
             Audience::User(user) => one(serializer, "user", user),
-            Audience::Conns(conns) => one(serializer, "conns", conns),
+            Audience::Conns(conns) => one(serializer, "conns", &conns.as_slice()),
         }
     }
 }

@@ -64,7 +64,7 @@ fn order(from: &str) -> Entry {
         content: Content {
             from: Origin::Device { device: from.parse().unwrap(), role: Role::Sub },
             to: Audience::Mains,
-            except: Vec::new(),
+            except: Vec::new().into(),
             kind: "add".parse().unwrap(),
             table: None,
             data: None,

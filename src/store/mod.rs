@@ -297,8 +297,15 @@ pub trait Store: Send + Sync {
     /// Registers a device, takes over its presence, and tells the node that had it.
     async fn connect(&self, shop: &ShopId, connect: &Connect) -> Result<Connected, StoreError>;
 
-    /// Ends a device's presence, if it is still this connection's; says whether it was.
-    async fn disconnect(&self, shop: &ShopId, device: &DeviceId, conn: &ConnId) -> Result<bool, StoreError>;
+    /// Ends a device's presence, if it is still this connection's; says whether it was. Then its
+    /// cursor also goes forward to `settled`, up to which everything was proven or not for it.
+    async fn disconnect(
+        &self,
+        shop: &ShopId,
+        device: &DeviceId,
+        conn: &ConnId,
+        settled: Option<MessageId>,
+    ) -> Result<bool, StoreError>;
 
     /// Deals with a message: compare and set, then an entry that tells the others.
     async fn set_status(&self, shop: &ShopId, change: &SetStatus) -> Result<StatusSet, StoreError>;
@@ -343,6 +350,10 @@ pub trait Store: Send + Sync {
 
     /// Ends [`Store::subscribe`]; events that are on their way may still come.
     async fn unsubscribe(&self, shop: &ShopId) -> Result<(), StoreError>;
+
+    /// The store's clock, which stamps entries, in milliseconds since 1970: this machine's, put right
+    /// by what the last beat told.
+    fn now_ms(&self) -> u64;
 
     /// Whether what other nodes publish arrives here: false while the subscription is down or deaf.
     fn is_hearing(&self) -> bool;

@@ -251,7 +251,7 @@ impl<'a> From<&'a Content> for ContentRecord<'a> {
         ContentRecord {
             from: (&content.from).into(),
             to: (&content.to).into(),
-            except: content.except.clone(),
+            except: content.except.as_slice().to_vec(),
             kind: content.kind.clone(),
             table: content.table.clone(),
             data: content.data.as_ref().map(Into::into),
@@ -266,7 +266,7 @@ impl TryFrom<ContentRecord<'_>> for Content {
         Ok(Content {
             from: record.from.into(),
             to: record.to.into(),
-            except: record.except,
+            except: record.except.into(),
             kind: record.kind,
             table: record.table,
             data: record.data.map(Value::try_from).transpose()?,
@@ -340,10 +340,10 @@ impl From<&Audience> for AudienceRecord {
             Audience::Mains => AudienceRecord::Mains,
             Audience::Subs => AudienceRecord::Subs,
             Audience::All => AudienceRecord::All,
-            Audience::Devices(devices) => AudienceRecord::Devices(devices.clone()),
+            Audience::Devices(devices) => AudienceRecord::Devices(devices.as_slice().to_vec()),
             Audience::Group(group) => AudienceRecord::Group(group.clone()),
             Audience::User(user) => AudienceRecord::User(user.clone()),
-            Audience::Conns(conns) => AudienceRecord::Conns(conns.clone()),
+            Audience::Conns(conns) => AudienceRecord::Conns(conns.as_slice().to_vec()),
         }
     }
 }
@@ -354,10 +354,10 @@ impl From<AudienceRecord> for Audience {
             AudienceRecord::Mains => Audience::Mains,
             AudienceRecord::Subs => Audience::Subs,
             AudienceRecord::All => Audience::All,
-            AudienceRecord::Devices(devices) => Audience::Devices(devices),
+            AudienceRecord::Devices(devices) => Audience::Devices(devices.into()),
             AudienceRecord::Group(group) => Audience::Group(group),
             AudienceRecord::User(user) => Audience::User(user),
-            AudienceRecord::Conns(conns) => Audience::Conns(conns),
+            AudienceRecord::Conns(conns) => Audience::Conns(conns.into()),
         }
     }
 }

@@ -47,7 +47,7 @@ impl Shop {
 
     fn connect(&self, device: &str, role: &str, conn: &str, meta: &str) -> Value {
         let keys = ["devices", "mains", "cursors", "online", "head", "channel"];
-        self.run("connect", &keys, &[device, role, conn, "node", meta])
+        self.run("connect", &keys, &[device, role, conn, "node", meta, "99999999999999"])
     }
 
     fn mark(&self, args: &[&str]) -> Value {
@@ -194,9 +194,9 @@ fn a_late_disconnect_leaves_the_newer_presence() {
     let shop = Shop::fresh();
     shop.connect("d", "main", "c1", "");
     shop.connect("d", "main", "c2", "");
-    let late = || shop.run("disconnect", &["devices", "online"], &["d", "c1"]);
+    let late = || shop.run("disconnect", &["devices", "online", "cursors"], &["d", "c1", "9-0"]);
     assert_eq!((late(), late()), (json!(0), json!(0)));
-    let due = || shop.run("disconnect", &["devices", "online"], &["d", "c2"]);
+    let due = || shop.run("disconnect", &["devices", "online", "cursors"], &["d", "c2", "9-0"]);
     assert_eq!((due(), due()), (json!(1), json!(0)));
     assert_eq!(shop.cli("HLEN", "online", &[]), "0");
     assert_eq!(shop.cli("SCARD", "mains", &[]), "1", "it stays registered");
@@ -274,7 +274,7 @@ fn a_device_is_forgotten_only_when_it_is_away_and_long_unseen() {
     shop.connect("d", "main", "c", "");
     let forget = |before: &str| shop.run("forget", &["devices", "mains", "cursors", "online", "attrs"], &["d", before]);
     assert_eq!(forget("99999999999999"), json!(0), "it is connected");
-    shop.run("disconnect", &["devices", "online"], &["d", "c"]);
+    shop.run("disconnect", &["devices", "online", "cursors"], &["d", "c", "0-0"]);
     assert_eq!(forget("1000"), json!(0), "it was seen since");
     assert_eq!((forget("99999999999999"), forget("99999999999999")), (json!(1), json!(0)));
     assert_eq!(shop.redis.cli(&["EXISTS", &shop.key("devices"), &shop.key("mains"), &shop.key("cursors")]), "0");

@@ -12,7 +12,7 @@ fn push(ms: u64) -> Arc<Push> {
     let content = Content {
         from: Origin::Device { device: "hand".parse().unwrap(), role: Role::Sub },
         to: Audience::Mains,
-        except: Vec::new(),
+        except: Vec::new().into(),
         kind: "t".parse().unwrap(),
         table: None,
         data: None,

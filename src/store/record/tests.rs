@@ -6,8 +6,8 @@ fn message() -> Message {
     Message {
         content: Content {
             from: Origin::Device { device: "h1".parse().unwrap(), role: Role::Sub },
-            to: Audience::Devices(vec!["t1".parse().unwrap()]),
-            except: vec!["t2".parse().unwrap()],
+            to: Audience::Devices(vec!["t1".parse().unwrap()].into()),
+            except: vec!["t2".parse().unwrap()].into(),
             kind: "add".parse().unwrap(),
             table: Some("12".parse().unwrap()),
             data: Some(Value::Json(RawValue::from_string(r#"{"a": 1}"#.into()).unwrap())),

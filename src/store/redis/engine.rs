@@ -1,6 +1,7 @@
 //! The store's operations, one by one; see [`super`].
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use fred::clients::Client;
 use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, PubsubInterface, SetsInterface, StreamsInterface};
 use fred::types::{ClusterHash, CustomCommand, Value};
 
-use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId};
+use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId, unix_ms};
 use crate::message::{Audience, Signal, StatusChange};
 use crate::metrics::{self, StoreOp};
 use crate::store::record::{self, RecordError};
@@ -31,7 +32,7 @@ impl Store for RedisStore {
     async fn publish(&self, shop: &ShopId, publish: &Publish) -> Result<Published, StoreError> {
         let audience = match &publish.message.content.to {
             Audience::Mains => scripts::Audience::AMain,
-            Audience::Devices(devices) => scripts::Audience::OneOf(devices),
+            Audience::Devices(devices) => scripts::Audience::OneOf(devices.as_slice()),
             _ => scripts::Audience::Any,
         };
         let keys = self.keys.shop(shop);
@@ -64,12 +65,21 @@ impl Store for RedisStore {
     }
 
     async fn connect(&self, shop: &ShopId, connect: &Connect) -> Result<Connected, StoreError> {
-        timed(StoreOp::Connect, self.scripts.connect(&self.keys.shop(shop), connect)).await
+        // Whoever waits has given up by then, and the device may have logged in elsewhere.
+        let not_after_ms = self.now_ms() + 2 * self.settings.deadline.as_millis() as u64;
+        timed(StoreOp::Connect, self.scripts.connect(&self.keys.shop(shop), connect, not_after_ms)).await
     }
 
-    async fn disconnect(&self, shop: &ShopId, device: &DeviceId, conn: &ConnId) -> Result<bool, StoreError> {
+    async fn disconnect(
+        &self,
+        shop: &ShopId,
+        device: &DeviceId,
+        conn: &ConnId,
+        settled: Option<MessageId>,
+    ) -> Result<bool, StoreError> {
         let keys = self.keys.shop(shop);
-        timed(StoreOp::Disconnect, self.scripts.disconnect(&keys, device.as_str(), conn.as_str())).await
+        let settled = settled.unwrap_or_default();
+        timed(StoreOp::Disconnect, self.scripts.disconnect(&keys, device, conn, settled)).await
     }
 
     async fn set_status(&self, shop: &ShopId, change: &SetStatus) -> Result<StatusSet, StoreError> {
@@ -85,6 +95,10 @@ impl Store for RedisStore {
     }
 
     async fn read(&self, shop: &ShopId, after: MessageId, limit: PageLimit) -> Result<Page, StoreError> {
+        if after == MessageId::MAX {
+            // Redis takes no id that nothing can follow.
+            return Ok(Page { entries: Vec::new(), last: after, is_end: true });
+        }
         let raw = timed(StoreOp::Read, self.scripts.read(&self.keys.shop(shop), after, limit)).await?;
         let last = raw.entries.last().map_or(after, |entry| entry.id);
         let entries = raw.entries.into_iter().filter_map(|entry| stored(shop, entry)).collect();
@@ -136,7 +150,11 @@ impl Store for RedisStore {
     }
 
     async fn beat(&self, node: &NodeId, report: &NodeReport) -> Result<Vec<Beat>, StoreError> {
-        timed(StoreOp::Beat, self.scripts.beat(self.keys.nodes(), node, report)).await
+        let beats = timed(StoreOp::Beat, self.scripts.beat(self.keys.nodes(), node, report)).await?;
+        if let Some(own) = beats.iter().find(|beat| beat.node == *node) {
+            self.ahead_ms.store(own.at_ms as i64 - unix_ms() as i64, Ordering::Relaxed);
+        }
+        Ok(beats)
     }
 
     async fn leave(&self, node: &NodeId) -> Result<(), StoreError> {
@@ -160,6 +178,10 @@ impl Store for RedisStore {
         timed(StoreOp::Subscribe, self.subscriptions.leave(self.keys.channel(shop))).await
     }
 
+    fn now_ms(&self) -> u64 {
+        unix_ms().saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
+    }
+
     fn is_hearing(&self) -> bool {
         self.subscriptions.is_hearing()
     }
@@ -181,7 +203,7 @@ impl RedisStore {
         let client = self.commands()?;
         let keys = self.keys.shop(shop);
         if let Audience::Devices(devices) = &signal.content.to {
-            let names: Vec<&str> = devices.iter().map(DeviceId::as_str).collect();
+            let names: Vec<&str> = devices.as_slice().iter().map(DeviceId::as_str).collect();
             let found: Value =
                 client.hmget(keys.devices(), names).await.map_err(|error| store_error("hmget", error))?;
             // fred makes a list of one its item.

@@ -17,6 +17,7 @@ mod subscriptions;
 mod switchboard;
 
 use std::path::Path;
+use std::sync::atomic::AtomicI64;
 
 use tokio::sync::mpsc;
 
@@ -37,6 +38,8 @@ pub struct RedisStore {
     connections: Connections,
     scripts: Scripts,
     subscriptions: Subscriptions,
+    /// How far Redis's clock is ahead of this machine's, in milliseconds, as the last beat told.
+    ahead_ms: AtomicI64,
 }
 
 impl RedisStore {
@@ -69,6 +72,7 @@ impl RedisStore {
             }
         };
         let scripts = Scripts::new(connections.commands.clone(), connections.reads.clone());
-        Ok((RedisStore { node, settings, keys, connections, scripts, subscriptions }, feed))
+        let ahead_ms = AtomicI64::new(0);
+        Ok((RedisStore { node, settings, keys, connections, scripts, subscriptions, ahead_ms }, feed))
     }
 }

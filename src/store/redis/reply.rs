@@ -14,8 +14,18 @@ use crate::ids::MessageId;
 use crate::store::StoreError;
 
 /// Server errors that mean "not now": nothing happened, or nothing is known, and later it may work.
-const NOT_NOW: [&str; 9] =
-    ["LOADING", "READONLY", "MASTERDOWN", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNBLOCKED", "NOAUTH"];
+const NOT_NOW: [&str; 10] = [
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "BUSY",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "NOREPLICAS",
+    "UNBLOCKED",
+    "NOAUTH",
+    "LATE",
+];
 /// Server errors that mean "no room": out of memory, or unable to write to disk.
 const NO_ROOM: [&str; 2] = ["OOM", "MISCONF"];
 

@@ -10,7 +10,7 @@ use fred::interfaces::{ClientLike, LuaInterface};
 use fred::types::Value;
 use sha1::{Digest, Sha1};
 
-use crate::ids::{DeviceId, MessageId, NodeId};
+use crate::ids::{ConnId, DeviceId, MessageId, NodeId};
 use crate::store::redis::hashes;
 use crate::store::redis::keys::ShopKeys;
 use crate::store::redis::reply::{self, Reply, store_error, unavailable};
@@ -171,8 +171,13 @@ impl Scripts {
         marks.iter().map(|_| reply.parsed_or_nil().map(outcome)).collect()
     }
 
-    /// `connect.lua`
-    pub async fn connect(&self, shop: &ShopKeys, connect: &Connect) -> Result<Connected, StoreError> {
+    /// `connect.lua`; `not_after_ms` is by Redis's clock.
+    pub async fn connect(
+        &self,
+        shop: &ShopKeys,
+        connect: &Connect,
+        not_after_ms: u64,
+    ) -> Result<Connected, StoreError> {
         let keys = vec![shop.devices(), shop.mains(), shop.cursors(), shop.online(), shop.head(), shop.channel()];
         let args = vec![
             connect.device.as_str().into(),
@@ -180,6 +185,7 @@ impl Scripts {
             connect.conn.as_str().into(),
             connect.node.as_str().into(),
             connect.meta.as_deref().unwrap_or_default().into(),
+            number(not_after_ms),
         ];
         let mut reply = self.connect.run(&self.commands, keys, args).await?;
         let (cursor, head) = (reply.parsed()?, reply.parsed()?);
@@ -192,10 +198,16 @@ impl Scripts {
     }
 
     /// `disconnect.lua`
-    pub async fn disconnect(&self, shop: &ShopKeys, device: &str, conn: &str) -> Result<bool, StoreError> {
-        let keys = vec![shop.devices(), shop.online()];
-        let reply = self.disconnect.run(&self.commands, keys, vec![device.into(), conn.into()]).await?;
-        yes_or_no(reply)
+    pub async fn disconnect(
+        &self,
+        shop: &ShopKeys,
+        device: &DeviceId,
+        conn: &ConnId,
+        settled: MessageId,
+    ) -> Result<bool, StoreError> {
+        let keys = vec![shop.devices(), shop.online(), shop.cursors()];
+        let args = vec![device.as_str().into(), conn.as_str().into(), settled.to_string().into()];
+        yes_or_no(self.disconnect.run(&self.commands, keys, args).await?)
     }
 
     /// `set_status.lua`, given the record of the entry that tells the others.

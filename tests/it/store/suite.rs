@@ -101,7 +101,7 @@ pub fn message(to: Audience) -> Publish {
     let content = Content {
         from: Origin::Device { device: device("hand"), role: Role::Sub },
         to,
-        except: Vec::new(),
+        except: Vec::new().into(),
         kind: "add".parse().unwrap(),
         table: Some("12".parse().unwrap()),
         data: Some(Value::MsgPack([0x0a, 0xff, 0x00].into())),
@@ -198,7 +198,7 @@ fn shop_ref() -> &'static ShopId {
 async fn a_message_for_nobody_registered_is_refused(bench: &mut Bench) {
     let store = &*bench.store;
     let publish = async |to| store.publish(&shop(), &message(to)).await.unwrap();
-    let devices = || Audience::Devices(vec![device("till"), device("other")]);
+    let devices = || Audience::Devices(vec![device("till"), device("other")].into());
     assert_eq!(publish(Audience::Mains).await, Published::NoMainDevice);
     assert_eq!(publish(devices()).await, Published::NoSuchDevice);
     connect(store, "till", Role::Main, "c1").await;
@@ -271,10 +271,10 @@ async fn signals_and_receipts_come_through_the_feed_and_store_nothing(bench: &mu
     bench.store.subscribe(&shop()).await.unwrap();
     let store = &*bench.store;
     let signal = |to| Signal { at_ms: 7, content: message(to).message.content };
-    let nobody = Audience::Devices(vec![device("nobody")]);
+    let nobody = Audience::Devices(vec![device("nobody")].into());
     assert_eq!(store.signal(&shop(), &signal(nobody.clone())).await.unwrap(), Signalled::NoSuchDevice);
     connect(store, "till", Role::Main, "c1").await;
-    let one = Audience::Devices(vec![device("nobody"), device("till")]);
+    let one = Audience::Devices(vec![device("nobody"), device("till")].into());
     assert_eq!(store.signal(&shop(), &signal(one)).await.unwrap(), Signalled::Sent);
     assert_eq!(store.signal(&shop(), &signal(Audience::Mains)).await.unwrap(), Signalled::Sent);
     let receipts: Vec<Receipt> = (1..=300)
@@ -353,10 +353,10 @@ async fn a_late_disconnect_does_not_remove_the_newer_presence(bench: &mut Bench)
     let store = &*bench.store;
     connect(store, "till", Role::Main, "c1").await;
     connect(store, "till", Role::Main, "c2").await;
-    assert!(!store.disconnect(&shop(), &device("till"), &conn("c1")).await.unwrap());
+    assert!(!store.disconnect(&shop(), &device("till"), &conn("c1"), None).await.unwrap());
     assert_eq!(store.online(&shop()).await.unwrap()[0].conn, conn("c2"));
-    assert!(store.disconnect(&shop(), &device("till"), &conn("c2")).await.unwrap());
-    assert!(!store.disconnect(&shop(), &device("till"), &conn("c2")).await.unwrap());
+    assert!(store.disconnect(&shop(), &device("till"), &conn("c2"), None).await.unwrap());
+    assert!(!store.disconnect(&shop(), &device("till"), &conn("c2"), None).await.unwrap());
     assert_eq!(store.online(&shop()).await.unwrap(), []);
     assert_eq!(store.devices(&shop()).await.unwrap().len(), 1);
 }
@@ -458,7 +458,7 @@ async fn a_forgotten_device_is_gone_and_a_connected_one_is_kept(bench: &mut Benc
     connect(store, "till", Role::Main, "c1").await;
     let forget = async |before| store.forget(&shop(), &device("till"), before).await.unwrap();
     assert!(!forget(u64::MAX >> 12).await, "it is connected");
-    store.disconnect(&shop(), &device("till"), &conn("c1")).await.unwrap();
+    store.disconnect(&shop(), &device("till"), &conn("c1"), None).await.unwrap();
     assert!(!forget(1000).await, "it was seen since");
     assert!(forget(u64::MAX >> 12).await);
     assert!(!forget(u64::MAX >> 12).await);

@@ -46,7 +46,7 @@ async fn a_full_redis_refuses_publishes_and_takes_everything_that_empties_it() {
     assert!(store.claim("trim", &bench.node, SOON).await.unwrap());
     assert_eq!(store.beat(&bench.node, &NodeReport::default()).await.unwrap().len(), 1);
     assert_eq!(store.trim(&shop(), first, 10).await.unwrap(), 1);
-    assert!(store.disconnect(&shop(), &device("till"), &"c2".parse().unwrap()).await.unwrap());
+    assert!(store.disconnect(&shop(), &device("till"), &"c2".parse().unwrap(), None).await.unwrap());
     assert!(store.forget(&shop(), &device("till"), u64::MAX >> 12).await.unwrap());
     assert_eq!(store.log_len(&shop()).await.unwrap(), 1);
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
