@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -12,8 +13,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::hub::{Applied, HeadCheck, Hub, Push, Room, RoomGuard};
+use crate::hub::{Applied, HeadCheck, Hub, Push, Room, RoomGuard, Subscription};
 use crate::ids::{MessageId, NodeId, ShopId};
+use crate::message::Entry;
 use crate::metrics;
 use crate::store::{FeedEvent, GapCause, PageLimit, Store, StoreError, Stored};
 
@@ -38,6 +40,11 @@ pub struct Feed {
     audit: Duration,
     jobs: Mutex<VecDeque<Job>>,
     wake: Notify,
+    checks_heads: AtomicBool,
+    checks_presence: AtomicBool,
+    audits: AtomicBool,
+    /// Rooms whose turn in this audit is still to come.
+    unaudited: Mutex<Vec<Arc<Room>>>,
 }
 
 /// What a room needs of the store. A room catches up or rewinds in one job at a time.
@@ -45,14 +52,29 @@ enum Job {
     CatchUp(Arc<Room>),
     Rewind(Arc<Room>),
     Check(Arc<Room>),
-    /// Events may have been lost: every room is to be looked at.
-    CheckAll,
+    /// Events may have been lost: every room is compared with its log.
+    CheckHeads,
+    /// And every connection with the registered one.
+    CheckPresence,
+    /// Rooms that nobody uses are closed, and some of the others audited.
+    Audit,
 }
 
 impl Feed {
     /// A feed into these rooms; each is compared with its log once within `audit`.
     pub fn new(hub: Arc<Hub>, store: Arc<dyn Store>, node: NodeId, audit: Duration) -> Feed {
-        Feed { hub, store, node, audit, jobs: Mutex::default(), wake: Notify::new() }
+        Feed {
+            hub,
+            store,
+            node,
+            audit,
+            jobs: Mutex::default(),
+            wake: Notify::new(),
+            checks_heads: AtomicBool::new(false),
+            checks_presence: AtomicBool::new(false),
+            audits: AtomicBool::new(false),
+            unaudited: Mutex::default(),
+        }
     }
 
     /// Opens the shop's room and has its events come in; they do when this returns.
@@ -61,12 +83,13 @@ impl Feed {
     /// The store cannot be reached.
     pub async fn open(&self, shop: &ShopId) -> Result<RoomGuard, StoreError> {
         let room = self.hub.enter(shop);
-        let mut subscribed = room.subscribed.lock().await;
-        if !*subscribed {
+        let mut subscription = room.subscription.lock().await;
+        if *subscription != Subscription::Held {
+            *subscription = Subscription::Unsure;
             self.store.subscribe(shop).await?;
-            *subscribed = true;
+            *subscription = Subscription::Held;
         }
-        drop(subscribed);
+        drop(subscription);
         Ok(room)
     }
 
@@ -96,7 +119,9 @@ impl Feed {
         match event {
             FeedEvent::Entry { shop, prev, stored, publisher } => {
                 if let Some(room) = self.hub.find(&shop) {
-                    self.count_publish(&room, publisher.as_ref());
+                    if matches!(stored.entry, Entry::Message(_)) {
+                        self.count_publish(&room, publisher.as_ref());
+                    }
                     self.on_entry(room, prev, stored);
                 }
             }
@@ -123,8 +148,21 @@ impl Feed {
                 } else {
                     info!(?cause, "events may have been lost; every room is checked");
                 }
-                self.enqueue(Job::CheckAll);
+                self.check_all();
             }
+        }
+    }
+
+    /// Compares every room with the store, because something may have been missed.
+    pub fn check_all(&self) {
+        self.enqueue_once(&self.checks_heads, Job::CheckHeads);
+        self.enqueue_once(&self.checks_presence, Job::CheckPresence);
+    }
+
+    /// Enqueues a job, unless it waits already.
+    fn enqueue_once(&self, waits: &AtomicBool, job: Job) {
+        if !waits.swap(true, Ordering::Relaxed) {
+            self.enqueue(job);
         }
     }
 
@@ -154,7 +192,6 @@ impl Feed {
         let mut running = JoinSet::new();
         let mut audit = tokio::time::interval(self.audit / AUDIT_STEPS);
         audit.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut unaudited = Vec::new();
         loop {
             while running.len() < JOBS_MAX {
                 let Some(job) = self.jobs.lock().pop_front() else { break };
@@ -164,10 +201,7 @@ impl Feed {
             tokio::select! {
                 () = self.wake.notified() => {}
                 Some(_) = running.join_next() => {}
-                _ = audit.tick() => {
-                    self.close_idle_rooms().await;
-                    self.audit_step(&mut unaudited).await;
-                }
+                _ = audit.tick() => self.enqueue_once(&self.audits, Job::Audit),
             }
         }
     }
@@ -177,25 +211,36 @@ impl Feed {
             Job::CatchUp(room) => self.read_log(room).await,
             Job::Rewind(room) => self.rewind(room).await,
             Job::Check(room) => self.check_heads(std::slice::from_ref(room)).await,
-            Job::CheckAll => self.check_all().await,
+            Job::CheckHeads => self.check_all_heads().await,
+            Job::CheckPresence => self.check_all_presence().await,
+            Job::Audit => {
+                self.audits.store(false, Ordering::Relaxed);
+                self.close_idle_rooms().await;
+                self.audit_step().await;
+                Ok(())
+            }
         };
         if let Err(error) = outcome {
             debug!(%error, "a room waits for the store");
             tokio::time::sleep(RETRY_WAIT).await;
-            self.enqueue(job);
+            match job {
+                Job::CheckHeads => self.enqueue_once(&self.checks_heads, job),
+                Job::CheckPresence => self.enqueue_once(&self.checks_presence, job),
+                job => self.enqueue(job),
+            }
         }
     }
 
     async fn read_log(&self, room: &Arc<Room>) -> Result<(), StoreError> {
         loop {
-            let reading = room.begin_reading();
+            let Some(reading) = room.begin_reading() else { return Ok(()) };
             let mut through = reading.from;
             loop {
                 metrics::catchup_page();
                 let page = self.store.read(room.shop(), through, PAGE).await?;
                 for stored in page.entries {
                     let status = stored.dealt.map(|dealt| dealt.status);
-                    room.on_replay(&Arc::new(Push::new(stored.id, stored.entry, status, true)));
+                    room.on_replay(&Arc::new(Push::new(stored.id, stored.entry, status, true)), &reading);
                 }
                 through = page.last;
                 if page.is_end {
@@ -220,14 +265,19 @@ impl Feed {
         Ok(())
     }
 
-    /// Compares every room with its log, and every connection with the registered one.
-    async fn check_all(&self) -> Result<(), StoreError> {
-        let rooms = self.hub.rooms();
-        for rooms in rooms.chunks(HEADS_MAX) {
+    async fn check_all_heads(&self) -> Result<(), StoreError> {
+        // What is lost from here on asks for another check.
+        self.checks_heads.store(false, Ordering::Relaxed);
+        for rooms in self.hub.rooms().chunks(HEADS_MAX) {
             self.check_heads(rooms).await?;
-            for room in rooms {
-                self.check_presence(room).await?;
-            }
+        }
+        Ok(())
+    }
+
+    async fn check_all_presence(&self) -> Result<(), StoreError> {
+        self.checks_presence.store(false, Ordering::Relaxed);
+        for room in self.hub.rooms() {
+            self.check_presence(&room).await?;
         }
         Ok(())
     }
@@ -268,30 +318,40 @@ impl Feed {
         Ok(())
     }
 
-    async fn audit_step(&self, unaudited: &mut Vec<Arc<Room>>) {
-        if unaudited.is_empty() {
-            *unaudited = self.hub.rooms();
-        }
-        let count = (self.hub.len() / AUDIT_STEPS as usize + 1).min(unaudited.len());
-        let rooms: Vec<Arc<Room>> = unaudited.split_off(unaudited.len() - count);
+    async fn audit_step(&self) {
+        let rooms = {
+            let mut unaudited = self.unaudited.lock();
+            if unaudited.is_empty() {
+                *unaudited = self.hub.rooms();
+            }
+            let count = (self.hub.len() / AUDIT_STEPS as usize + 1).min(unaudited.len());
+            let keep = unaudited.len() - count;
+            unaudited.split_off(keep)
+        };
         for rooms in rooms.chunks(HEADS_MAX) {
             if let Err(error) = self.check_heads(rooms).await {
                 debug!(%error, "the audit waits for the store");
-                unaudited.extend(rooms.iter().cloned());
+                self.unaudited.lock().extend(rooms.iter().cloned());
             }
         }
     }
 
     async fn close_idle_rooms(&self) {
         for room in self.hub.idle(Instant::now(), LINGER) {
-            let mut subscribed = room.subscribed.lock().await;
-            if *subscribed && room.is_unused() {
-                if let Err(error) = self.store.unsubscribe(room.shop()).await {
-                    debug!(shop = %room.shop(), %error, "a room stays open until the store answers");
-                    continue;
-                }
-                *subscribed = false;
+            // Whoever holds it is logging in, so the room is not idle after all.
+            let Ok(mut subscription) = room.subscription.try_lock() else { continue };
+            if !room.is_unused() {
+                continue;
+            }
+            if *subscription != Subscription::None {
+                // A login that comes meanwhile subscribes again, and after this.
+                *subscription = Subscription::Unsure;
                 room.unsubscribed();
+                if let Err(error) = self.store.unsubscribe(room.shop()).await {
+                    debug!(shop = %room.shop(), %error, "a room stays until the store answers");
+                    return;
+                }
+                *subscription = Subscription::None;
             }
             self.hub.remove(&room, Instant::now());
         }

@@ -90,7 +90,7 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let store = config.store.redacted();
-    let node = Node::start(config).await?;
+    let mut node = Node::start(config).await?;
     let addresses = node.addresses();
     let shown = |address: Option<std::net::SocketAddr>| {
         address.map_or_else(|| "none".to_owned(), |address| address.to_string())
@@ -107,6 +107,7 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = node.failed() => return Err("a part of the node has failed; start it anew".into()),
     }
     info!("stopping");
     node.stop().await;

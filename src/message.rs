@@ -195,6 +195,7 @@ pub struct StatusChange {
 
 /// One entry of a shop's log.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "nearly every entry is a message, and each lives in a list or an Arc")]
 pub enum Entry {
     Message(Message),
     Status(StatusChange),

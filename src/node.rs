@@ -18,7 +18,7 @@ use crate::http::{self, Probes};
 use crate::hub::Hub;
 use crate::ids::NodeId;
 use crate::metrics::{self, Scrape};
-use crate::nodes::Nodes;
+use crate::nodes::{GONE_AFTER, Nodes};
 use crate::proofs::Proofs;
 use crate::retention::Retention;
 use crate::session::SessionSettings;
@@ -194,6 +194,14 @@ impl Node {
         self.addresses
     }
 
+    /// Waits until a part of the node has ended, which none does by itself: then the process had better
+    /// end too and be started anew. Cancel-safe.
+    pub async fn failed(&mut self) {
+        while self.keepers.join_next().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Stops: no new connections, every device told to come back elsewhere, the last proofs written.
     pub async fn stop(mut self) {
         self.probes.is_stopping.store(true, Ordering::Relaxed);
@@ -207,10 +215,10 @@ impl Node {
         if tokio::time::timeout(STOP_WAIT, self.proofs.finish()).await.is_err() {
             warn!("some proofs of receipt could not be written; the messages are sent again");
         }
+        self.keepers.shutdown().await;
         if let Err(error) = self.store.leave(&self.id).await {
             warn!(%error, "the node could not take its leave of the store");
         }
-        self.keepers.shutdown().await;
         self.store.close().await;
         info!(node = %self.id, "stopped");
     }
@@ -244,13 +252,20 @@ fn accept(
 async fn beat(id: NodeId, relay: Arc<Relay>, nodes: Arc<Nodes>, probes: Arc<Probes>) {
     let mut ticks = tokio::time::interval(BEAT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut beaten = Instant::now();
     loop {
         ticks.tick().await;
         let report = NodeReport { sessions: relay.connections() as u64, rooms: relay.hub.len() as u64 };
         let heard = tokio::time::timeout(BEAT, relay.store.beat(&id, &report)).await;
         let is_up = match heard {
             Ok(Ok(beats)) => {
-                nodes.on_beats(beats, Instant::now());
+                let now = Instant::now();
+                nodes.on_beats(beats, now);
+                if now.saturating_duration_since(beaten) > GONE_AFTER {
+                    // Others may have taken this node for dead and its devices for gone.
+                    relay.feed.check_all();
+                }
+                beaten = now;
                 true
             }
             Ok(Err(_)) | Err(_) => false,

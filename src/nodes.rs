@@ -16,7 +16,7 @@ use crate::store::{Beat, Online};
 /// A node whose beat is older than this makes its devices unknown.
 const UNKNOWN_AFTER: Duration = Duration::from_secs(3);
 /// A node whose beat is older than this has no devices any more.
-const GONE_AFTER: Duration = Duration::from_secs(10);
+pub const GONE_AFTER: Duration = Duration::from_secs(10);
 
 /// What is known of every node.
 pub struct Nodes {

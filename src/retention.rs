@@ -11,12 +11,15 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::{debug, warn};
 
-use crate::ids::{MessageId, NodeId, ShopId, unix_ms};
+use crate::ids::{MessageId, NodeId, ShopId};
 use crate::message::Entry;
 use crate::metrics;
 use crate::nodes::Nodes;
 use crate::store::{Device, PageLimit, Store, StoreError, Stored};
 
+/// Shortest and longest time between two passes.
+const PACE_MIN: Duration = Duration::from_millis(100);
+const PACE_MAX: Duration = Duration::from_secs(3600);
 /// How much of a log is read at once.
 const PAGE: PageLimit = PageLimit { entries: 500, bytes: 4 << 20 };
 /// Entries that making room looks at, at most.
@@ -106,35 +109,57 @@ impl Retention {
 
     /// Does its work at its pace, until it is dropped. One node of all works at a time.
     pub async fn run(&self) {
-        let pace = (self.messages.min(self.devices) / 10).clamp(Duration::from_millis(100), Duration::from_secs(3600));
-        let mut ticks = tokio::time::interval(pace);
+        let pace = (self.messages.min(self.devices) / 10).clamp(PACE_MIN, PACE_MAX);
+        // The claim is for most of the pace and asked for often, so that another node goes on in time
+        // where the one that had it is gone.
+        let mut ticks = tokio::time::interval(pace / 10);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut worked: Option<Instant> = None;
         loop {
             ticks.tick().await;
-            if let Err(error) = self.pass(pace).await {
-                debug!(%error, "retention waits for the store");
+            if worked.is_some_and(|worked| worked.elapsed() < pace * 8 / 10) {
+                continue;
+            }
+            match self.pass(pace * 8 / 10).await {
+                Ok(true) => worked = Some(Instant::now()),
+                Ok(false) => {}
+                Err(error) => debug!(%error, "retention waits for the store"),
             }
         }
     }
 
-    async fn pass(&self, pace: Duration) -> Result<(), StoreError> {
-        // A little less than the pace, so that the same node may go on at its next tick.
-        if !self.store.claim("retention", &self.node, pace * 9 / 10).await? {
-            return Ok(());
+    /// Goes over every shop; false where another node does.
+    async fn pass(&self, lease: Duration) -> Result<bool, StoreError> {
+        if !self.store.claim("retention", &self.node, lease).await? {
+            return Ok(false);
         }
+        let mut failed = None;
         for shop in self.store.shops().await? {
-            self.age_out(&shop).await?;
-            self.forget_devices(&shop).await?;
-            self.clear_ghosts(&shop).await?;
+            // One shop that cannot be dealt with must not keep the others waiting.
+            if let Err(error) = self.tidy(&shop).await {
+                debug!(%shop, %error, "a shop was left for the next pass");
+                failed = Some(error);
+            }
         }
-        Ok(())
+        failed.map_or(Ok(true), Err)
+    }
+
+    async fn tidy(&self, shop: &ShopId) -> Result<(), StoreError> {
+        self.age_out(shop).await?;
+        self.forget_devices(shop).await?;
+        self.clear_ghosts(shop).await
     }
 
     /// Removes messages that are too old, and counts each once for every device that never got it.
     async fn age_out(&self, shop: &ShopId) -> Result<(), StoreError> {
-        let cutoff_ms = unix_ms().saturating_sub(self.messages.as_millis() as u64);
+        let cutoff_ms = self.store.now_ms().saturating_sub(self.messages.as_millis() as u64);
         let mut devices = None;
         let mut after = MessageId::ZERO;
+        // Mostly there is nothing old, which the oldest entry tells.
+        let oldest = self.store.read(shop, after, PageLimit { entries: 1, bytes: 1 }).await?;
+        if oldest.entries.first().is_none_or(|stored| stored.id.ms >= cutoff_ms) {
+            return Ok(());
+        }
         loop {
             let page = self.store.read(shop, after, PAGE).await?;
             let old: Vec<&Stored> = page.entries.iter().take_while(|stored| stored.id.ms < cutoff_ms).collect();
@@ -161,7 +186,7 @@ impl Retention {
     }
 
     async fn forget_devices(&self, shop: &ShopId) -> Result<(), StoreError> {
-        let cutoff_ms = unix_ms().saturating_sub(self.devices.as_millis() as u64);
+        let cutoff_ms = self.store.now_ms().saturating_sub(self.devices.as_millis() as u64);
         for device in self.store.devices(shop).await?.iter().filter(|device| device.last_seen_ms < cutoff_ms) {
             if self.store.forget(shop, &device.device, cutoff_ms).await? {
                 warn!(%shop, device = %device.device, "forgot a device that has been away for too long");
@@ -174,7 +199,7 @@ impl Retention {
     async fn clear_ghosts(&self, shop: &ShopId) -> Result<(), StoreError> {
         for entry in self.store.online(shop).await? {
             let is_heard = self.nodes.has_heard(&self.node);
-            if is_heard && self.nodes.state_of(&entry, Instant::now(), unix_ms()).is_none() {
+            if is_heard && self.nodes.state_of(&entry, Instant::now(), self.store.now_ms()).is_none() {
                 self.store.disconnect(shop, &entry.device, &entry.conn, None).await?;
             }
         }

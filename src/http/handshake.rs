@@ -24,6 +24,8 @@ use crate::http::{Reply, text};
 use crate::protocol::Encoding;
 use crate::socket::{self, Accepted, Place, Relay};
 
+/// Largest request head.
+const REQUEST_BYTES_MAX: usize = 16 * 1024;
 /// What RFC 6455 §1.3 has a server append to the key.
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -56,7 +58,8 @@ async fn shake(relay: Arc<Relay>, stream: TcpStream) -> Option<(Encoding, Upgrad
         let reply = answer(&relay, request, &shaken);
         async { Ok::<_, Infallible>(reply) }
     });
-    let http = hyper::server::conn::http1::Builder::new();
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.max_buf_size(REQUEST_BYTES_MAX);
     if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
         debug!(%error, "a connection failed before its WebSocket");
         return None;

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 pub use outbox::{Outbox, Parcel, Taken};
 pub use push::{Push, SignalPush};
-pub use room::{Applied, HeadCheck, Member, Reading, Room};
+pub use room::{Applied, HeadCheck, Member, Reading, Room, Subscription};
 
 use crate::ids::ShopId;
 use crate::metrics;

@@ -118,6 +118,12 @@ impl Outbox {
         self.state.lock().is_live
     }
 
+    /// Takes out only what the connection is told to do, and leaves what is to be sent.
+    pub fn take_orders(&self) -> Taken {
+        let mut state = self.state.lock();
+        Taken { rewound_to: state.rewound_to.take(), close: state.close.take(), ..Taken::default() }
+    }
+
     /// Takes everything out.
     pub fn take(&self) -> Taken {
         let mut state = self.state.lock();

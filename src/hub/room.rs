@@ -16,6 +16,9 @@ use crate::message::{Recipient, Role, Signal};
 use crate::protocol::{Close, CloseCode};
 use crate::rate::Bucket;
 
+/// Takeovers remembered for logins that are under way.
+const REPLACED_EARLY_MAX: usize = 256;
+
 /// A logged-in session, as its room knows it.
 pub struct Member {
     pub conn: ConnId,
@@ -36,6 +39,17 @@ impl Member {
             conn: Some(&self.conn),
         }
     }
+}
+
+/// Whether a shop's events come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subscription {
+    None,
+    /// They do.
+    Held,
+    /// Somebody tried to change it and does not know what came of it: it has to be asked for again
+    /// before it is relied on, and ended before it is forgotten.
+    Unsure,
 }
 
 /// What became of an entry that the feed brought.
@@ -70,7 +84,7 @@ pub enum HeadCheck {
 pub struct Reading {
     pub from: MessageId,
     heard: MessageId,
-    rewinds: u32,
+    readings: u32,
 }
 
 /// One shop on this node.
@@ -78,7 +92,9 @@ pub struct Room {
     shop: ShopId,
     state: Mutex<State>,
     /// Whether the shop's events come in; held while that is being changed.
-    pub subscribed: AsyncMutex<bool>,
+    pub subscription: AsyncMutex<Subscription>,
+    /// Held while somebody makes room in the shop's full log.
+    pub trimming: AsyncMutex<()>,
 }
 
 struct State {
@@ -88,9 +104,11 @@ struct State {
     heard: MessageId,
     /// Somebody is reading the log for this room, or takes it back after a rewind.
     is_reading: bool,
-    /// Counts rewinds, so that a reading that began before one does not count.
-    rewinds: u32,
+    /// Changes where a reading of the log that is under way counts no more.
+    readings: u32,
     members: Vec<Member>,
+    /// Connections that were taken over while their own logins were still under way.
+    replaced_early: Vec<ConnId>,
     /// Logins and sessions that keep the room open.
     users: usize,
     idle_since: Instant,
@@ -103,13 +121,19 @@ impl Room {
             position: None,
             heard: MessageId::ZERO,
             is_reading: false,
-            rewinds: 0,
+            readings: 0,
             members: Vec::new(),
+            replaced_early: Vec::new(),
             users: 0,
             idle_since: now,
             publishes: Bucket::new(publishes_per_s, now),
         };
-        Room { shop, state: Mutex::new(state), subscribed: AsyncMutex::new(false) }
+        Room {
+            shop,
+            state: Mutex::new(state),
+            subscription: AsyncMutex::new(Subscription::None),
+            trimming: AsyncMutex::new(()),
+        }
     }
 
     /// The shop.
@@ -147,6 +171,8 @@ impl Room {
         let mut state = self.state.lock();
         state.position = None;
         state.heard = MessageId::ZERO;
+        state.is_reading = false;
+        state.readings = state.readings.wrapping_add(1);
     }
 
     /// Takes one of the shop's notifies; what other nodes took is known from the feed.
@@ -166,7 +192,13 @@ impl Room {
     /// read for the room, as after [`Applied::Gap`].
     pub fn join(&self, member: Member, head: MessageId) -> bool {
         let mut state = self.state.lock();
+        if state.replaced_early.contains(&member.conn) {
+            member.outbox.close(replaced());
+        }
         state.members.push(member);
+        if state.members.len() >= state.users {
+            state.replaced_early = Vec::new();
+        }
         if state.position.is_none() {
             state.position = Some(head);
         }
@@ -212,15 +244,19 @@ impl Room {
         if prev < position { Applied::Rewound } else { Applied::Gap }
     }
 
-    /// A reading of the log begins, from [`Reading::from`] on.
-    pub fn begin_reading(&self) -> Reading {
+    /// A reading of the log begins, from [`Reading::from`] on; None where nobody needs it any more.
+    pub fn begin_reading(&self) -> Option<Reading> {
         let state = self.state.lock();
-        Reading { from: state.position.unwrap_or(MessageId::ZERO), heard: state.heard, rewinds: state.rewinds }
+        let from = state.position.filter(|_| state.is_reading)?;
+        Some(Reading { from, heard: state.heard, readings: state.readings })
     }
 
     /// An entry was read from the log, right after the one read before it.
-    pub fn on_replay(&self, push: &Arc<Push>) {
+    pub fn on_replay(&self, push: &Arc<Push>, reading: &Reading) {
         let mut state = self.state.lock();
+        if state.readings != reading.readings {
+            return;
+        }
         if let Some(position) = state.position.filter(|position| *position < push.id) {
             state.give(position, push);
         }
@@ -230,7 +266,7 @@ impl Room {
     /// was heard of meanwhile; otherwise the feed carries the room again.
     pub fn caught_up(&self, through: MessageId, reading: &Reading) -> bool {
         let mut state = self.state.lock();
-        if state.rewinds != reading.rewinds {
+        if state.readings != reading.readings {
             return false;
         }
         if state.heard == reading.heard {
@@ -246,6 +282,8 @@ impl Room {
     pub fn check_head(&self, position: MessageId, head: MessageId) -> HeadCheck {
         let mut state = self.state.lock();
         if state.is_reading || state.position.is_none() {
+            // Whoever reads reads on if this is newer than what there was to read.
+            state.heard = state.heard.max(head);
             return HeadCheck::Fine;
         }
         if head < position {
@@ -263,7 +301,7 @@ impl Room {
         state.position = Some(head);
         state.heard = head;
         state.is_reading = false;
-        state.rewinds = state.rewinds.wrapping_add(1);
+        state.readings = state.readings.wrapping_add(1);
         for member in &state.members {
             match cursor_of(&member.device) {
                 Some(cursor) => member.outbox.rewind(cursor),
@@ -274,9 +312,14 @@ impl Room {
 
     /// A newer connection of the device took over from this one.
     pub fn replaced(&self, conn: &ConnId) {
-        let state = self.state.lock();
-        for member in state.members.iter().filter(|member| member.conn == *conn) {
-            member.outbox.close(Close::new(CloseCode::Replaced, "replaced by a newer login"));
+        let mut state = self.state.lock();
+        match state.members.iter().find(|member| member.conn == *conn) {
+            Some(member) => member.outbox.close(replaced()),
+            // It may be one of this node's that has not joined yet.
+            None if state.members.len() < state.users && state.replaced_early.len() < REPLACED_EARLY_MAX => {
+                state.replaced_early.push(conn.clone());
+            }
+            None => {}
         }
     }
 
@@ -310,6 +353,10 @@ impl Room {
             member.outbox.push_unstored(Parcel::Receipt { message, device: device.clone(), at_ms });
         }
     }
+}
+
+fn replaced() -> Close {
+    Close::new(CloseCode::Replaced, "replaced by a newer login")
 }
 
 fn restart() -> Close {

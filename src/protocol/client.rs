@@ -80,7 +80,7 @@ pub struct Deal {
     pub id: MessageId,
     #[serde(deserialize_with = "status")]
     pub status: Name,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_status")]
     pub expect: Option<Name>,
 }
 
@@ -113,11 +113,19 @@ pub struct Refused {
     pub malformed: bool,
 }
 
-/// Decodes one data frame of a client.
+/// What can be told of a frame before its op is looked at.
+#[derive(Debug)]
+pub struct Opening {
+    pub reference: Option<Ref>,
+    /// The op's name, which need not be one that exists.
+    pub op: String,
+}
+
+/// Reads `op` and `ref` of one data frame of a client.
 ///
 /// # Errors
-/// [`Refused`] says what to answer; nothing of the frame was taken.
-pub fn decode(encoding: Encoding, kind: FrameKind, frame: &[u8]) -> Result<ClientFrame, Refused> {
+/// [`Refused`] says what to answer.
+pub fn open(encoding: Encoding, kind: FrameKind, frame: &[u8]) -> Result<Opening, Refused> {
     let malformed =
         |message: String| Refused { reference: None, code: ErrorCode::BadRequest, message, malformed: true };
     if kind != FrameKind::of(encoding) {
@@ -125,6 +133,9 @@ pub fn decode(encoding: Encoding, kind: FrameKind, frame: &[u8]) -> Result<Clien
             Encoding::Json => "shoprelay.v1.json takes text frames, this one is binary".into(),
             Encoding::MsgPack => "shoprelay.v1.msgpack takes binary frames, this one is text".into(),
         }));
+    }
+    if !is_map(encoding, frame) {
+        return Err(malformed("the frame is no object with an op".into()));
     }
     let head: Head = match encoding {
         Encoding::Json => {
@@ -142,9 +153,26 @@ pub fn decode(encoding: Encoding, kind: FrameKind, frame: &[u8]) -> Result<Clien
             return Err(Refused { reference: None, code: ErrorCode::BadRequest, message, malformed: false });
         }
     };
+    Ok(Opening { reference, op: head.op })
+}
+
+/// Whether a frame begins as an object does. Serde takes an array for a struct too.
+fn is_map(encoding: Encoding, frame: &[u8]) -> bool {
+    match encoding {
+        Encoding::Json => frame.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{'),
+        Encoding::MsgPack => matches!(frame.first(), Some(0x80..=0x8f | 0xde | 0xdf)),
+    }
+}
+
+/// Reads the op's own fields of a frame that [`open`] has read.
+///
+/// # Errors
+/// [`Refused`] says what to answer; nothing of the frame was taken.
+pub fn decode(encoding: Encoding, opening: Opening, frame: &[u8]) -> Result<ClientFrame, Refused> {
+    let Opening { reference, op } = opening;
     let refuse = |code, message| Refused { reference: reference.clone(), code, message, malformed: false };
     let bad = |message: String| refuse(ErrorCode::BadRequest, message);
-    let op = match head.op.as_str() {
+    let op = match op.as_str() {
         "login" => ClientOp::Login(fields(encoding, frame).map_err(bad)?),
         "notify" => ClientOp::Notify(Box::new(
             fields::<NotifyFields>(encoding, frame).and_then(NotifyFields::check).map_err(bad)?,
@@ -181,11 +209,39 @@ fn from_msgpack<T: DeserializeOwned>(frame: &[u8]) -> Result<T, String> {
     Ok(read)
 }
 
-#[derive(Deserialize)]
 struct Head {
     op: String,
-    #[serde(rename = "ref", default)]
     reference: RefField,
+}
+
+impl<'de> Deserialize<'de> for Head {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(HeadVisitor)
+    }
+}
+
+/// Takes maps whose keys are strings, and nothing else that serde would take for a struct.
+struct HeadVisitor;
+
+impl<'de> Visitor<'de> for HeadVisitor {
+    type Value = Head;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with an op")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Head, A::Error> {
+        let (mut op, mut reference) = (None, RefField::default());
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "op" if op.is_some() => return Err(de::Error::duplicate_field("op")),
+                "op" => op = Some(map.next_value()?),
+                "ref" => reference = map.next_value()?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(Head { op: op.ok_or_else(|| de::Error::missing_field("op"))?, reference })
+    }
 }
 
 #[derive(Default)]
@@ -287,11 +343,16 @@ impl ListFields {
     }
 }
 
-pub(super) fn check_status<E: de::Error>(name: Name) -> Result<Name, E> {
+fn check_status<E: de::Error>(name: Name) -> Result<Name, E> {
     if name.as_str() == "all" {
         return Err(E::custom("no status is called \"all\""));
     }
     Ok(name)
+}
+
+/// A status that need not be there.
+pub(super) fn optional_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Name>, D::Error> {
+    Option::<Name>::deserialize(deserializer)?.map(check_status).transpose()
 }
 
 fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {

@@ -9,7 +9,7 @@ mod notify;
 mod server;
 mod value;
 
-pub use client::{AckMode, ClientFrame, ClientOp, Deal, List, ListStatus, Login, Ref, Refused, decode};
+pub use client::{AckMode, ClientFrame, ClientOp, Deal, List, ListStatus, Login, Opening, Ref, Refused, decode, open};
 pub use code::{Close, CloseCode, ErrorCode};
 pub use notify::Notify;
 pub use server::{Item, Presence, PresenceState, ServerOp, encode, message_frame, signal_frame, status_frame};

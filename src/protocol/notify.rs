@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::ids::{ConnId, DeviceId, Name, OnceKey};
 use crate::message::{Audience, Listed, Value};
-use crate::protocol::client::check_status;
+use crate::protocol::client::optional_status;
 use crate::protocol::value::Captured;
 
 /// Longest time to live of a message, in seconds: a week.
@@ -90,10 +90,6 @@ impl NotifyFields {
             ttl: self.ttl_s.map(|ttl_s| Duration::from_secs(ttl_s.into())),
         })
     }
-}
-
-fn optional_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Name>, D::Error> {
-    Option::<Name>::deserialize(deserializer)?.map(check_status).transpose()
 }
 
 /// The wire form of an [`Audience`]: a word, or an object with one list or name.

@@ -110,9 +110,9 @@ pub struct Item {
 }
 
 impl Item {
-    /// About how many bytes it takes on the wire: its size as JSON.
-    pub fn encoded_len(&self) -> usize {
-        serde_json::to_vec(self).map_or(0, |json| json.len())
+    /// How many bytes it takes in a list, with what separates it from the next.
+    pub fn encoded_len(&self, encoding: Encoding) -> usize {
+        encode(encoding, self).map_or(0, |bytes| bytes.len() + 1)
     }
 }
 
@@ -315,12 +315,13 @@ fn as_text<S: Serializer>(node: &&NodeId, serializer: S) -> Result<S::Ok, S::Err
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{ClientOp, FrameKind, decode};
+    use crate::protocol::{ClientOp, FrameKind, decode, open};
 
     const ID: MessageId = MessageId { ms: 1_700_000_000_000, n: 2 };
 
     fn message(encoding: Encoding, frame: &[u8]) -> Message {
-        let ClientOp::Notify(notify) = decode(encoding, FrameKind::of(encoding), frame).unwrap().op else { panic!() };
+        let opening = open(encoding, FrameKind::of(encoding), frame).unwrap();
+        let ClientOp::Notify(notify) = decode(encoding, opening, frame).unwrap().op else { panic!() };
         Message {
             content: Content {
                 from: Origin::Device { device: "hand-1".parse().unwrap(), role: Role::Sub },

@@ -40,12 +40,16 @@ pub enum Action {
     Send(Vec<u8>),
     /// Send a Ping with this payload.
     Ping(Vec<u8>),
+    /// Send a Pong with this payload.
+    Pong(Vec<u8>),
     /// Ask the store; hand back the answer before the next frame.
     Call(Call),
     /// The device proved receipt, or nothing more is to come below this.
     Proven(Proven),
     /// A frame was refused with this code.
     Refused(ErrorCode),
+    /// It was a login.
+    LoginRefused,
     /// Close the connection; nothing after it matters.
     Close(Close),
 }
@@ -239,6 +243,9 @@ impl Session {
             login.window.skip(id);
             return Offer::Skip;
         }
+        if login.window.room() == 0 {
+            return Offer::Full;
+        }
         let kind = match entry {
             Entry::Message(message) if message.is_expired(id, now_ms) => {
                 out.extend(login.window.push_expired(id).map(Action::Proven));
@@ -249,9 +256,6 @@ impl Session {
             },
             Entry::Status(_) => ItemKind::Status,
         };
-        if login.window.room() == 0 {
-            return Offer::Full;
-        }
         login.window.push_sent(id, kind, now);
         login.owes_ping = login.ack == AckMode::Pong;
         Offer::Send

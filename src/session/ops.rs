@@ -14,24 +14,42 @@ impl Session {
     /// A data frame came in.
     pub fn on_frame(&mut self, kind: FrameKind, frame: &[u8], now: Instant, now_ms: u64, out: &mut Vec<Action>) {
         self.on_heard(now);
-        let decoded = protocol::decode(self.encoding, kind, frame);
-        let is_ack = matches!(&decoded, Ok(frame) if matches!(frame.op, ClientOp::Ack(_)));
+        let opening = protocol::open(self.encoding, kind, frame);
+        // Acknowledgements are the answer to what the relay sends, so they are not the client's doing.
+        let is_ack = opening.as_ref().is_ok_and(|opening| opening.op == "ack");
         if !is_ack && let Err(wait) = self.ops.take(now) {
-            let reference = match decoded {
-                Ok(frame) => frame.reference,
-                Err(refused) => refused.reference,
-            };
+            let reference = opening.ok().and_then(|opening| opening.reference);
             return self.rate_limited(reference, wait, out);
         }
         if !is_ack {
             self.rate_limited_in_row = 0;
         }
-        match decoded {
-            Ok(frame) => {
-                self.faults.well_formed();
-                self.on_op(frame.reference, frame.op, now_ms, out);
+        let opening = match opening {
+            Ok(opening) => opening,
+            Err(refused) => return self.refused(refused, out),
+        };
+        self.faults.well_formed();
+        let is_login = opening.op == "login";
+        if self.logged_in().is_none() && !is_login && !matches!(opening.op.as_str(), "ping" | "logout") {
+            return self.fail(opening.reference, Failure::new(ErrorCode::NotLoggedIn, "log in first"), out);
+        }
+        match protocol::decode(self.encoding, opening, frame) {
+            Ok(frame) => self.on_op(frame.reference, frame.op, now_ms, out),
+            Err(refused) => {
+                if is_login {
+                    out.push(Action::LoginRefused);
+                }
+                self.refused(refused, out);
             }
-            Err(refused) => self.refused(refused, out),
+        }
+    }
+
+    /// A Ping came in: it is answered, and counts as an op does.
+    pub fn on_ping(&mut self, payload: &[u8], now: Instant, out: &mut Vec<Action>) {
+        self.on_heard(now);
+        match self.ops.take(now) {
+            Ok(()) => out.push(Action::Pong(payload.to_vec())),
+            Err(wait) => self.rate_limited(None, wait, out),
         }
     }
 
@@ -57,9 +75,6 @@ impl Session {
     }
 
     fn on_op(&mut self, reference: Option<Ref>, op: ClientOp, now_ms: u64, out: &mut Vec<Action>) {
-        if self.logged_in().is_none() && !matches!(op, ClientOp::Login(_) | ClientOp::Ping | ClientOp::Logout) {
-            return self.fail(reference, Failure::new(ErrorCode::NotLoggedIn, "log in first"), out);
-        }
         match op {
             ClientOp::Ping => self.send(&ServerOp::Pong { reference }, out),
             ClientOp::Logout => out.push(Action::Close(Close::new(CloseCode::Logout, "logout"))),

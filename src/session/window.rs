@@ -8,6 +8,9 @@ use crate::ids::{DeviceId, MessageId};
 /// How many acknowledged ids are remembered, so that a rewound log is not sent twice.
 const REMEMBERED_MAX: usize = 32;
 
+/// Expired messages that may wait behind outstanding ones.
+const EXPIRED_MAX: usize = 1000;
+
 /// The entries that a connection has not proven yet.
 #[derive(Debug)]
 pub struct Window {
@@ -64,9 +67,9 @@ impl Window {
         self.position
     }
 
-    /// How many more entries may be sent.
+    /// How many more entries may be sent. What expired behind an outstanding entry is bounded too.
     pub fn room(&self) -> usize {
-        self.size.saturating_sub(self.sent)
+        if self.items.len() >= self.size + EXPIRED_MAX { 0 } else { self.size.saturating_sub(self.sent) }
     }
 
     /// How many entries were sent and are not proven.

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 use crate::hub::{Room, RoomGuard};
-use crate::ids::{ConnId, OnceKey, unix_ms};
+use crate::ids::{ConnId, OnceKey};
 use crate::message::{Entry, Message, Origin, Recipient, Role, Signal};
 use crate::metrics::{self, LoginResult, Source};
-use crate::protocol::{Deal, ErrorCode, Item, List, ListStatus, Login, Presence};
+use crate::protocol::{Deal, Encoding, ErrorCode, Item, List, ListStatus, Login, Presence};
 use crate::session::{Answer, CallOp, Failure, Identity, Welcome};
 use crate::socket::Relay;
 use crate::store::{
@@ -22,10 +22,11 @@ const UNAVAILABLE_WAIT: Duration = Duration::from_millis(500);
 const BACKLOG_WAIT: Duration = Duration::from_secs(1);
 /// How much of a log is read at once for a list.
 const LIST_PAGE: PageLimit = PageLimit { entries: 500, bytes: 1 << 20 };
-/// Entries that one list looks at, at most.
+/// Entries and pages of the log that one list looks at, at most.
 const LIST_SCAN_MAX: usize = 5000;
-/// Largest page of a list, in bytes.
-const LIST_BYTES_MAX: usize = 1 << 20;
+const LIST_PAGES_MAX: usize = 10;
+/// Largest page of a list, in bytes, less what stands around its items.
+const LIST_BYTES_MAX: usize = (1 << 20) - 512;
 
 /// What came of a call.
 pub enum Answered {
@@ -38,6 +39,7 @@ pub enum Answered {
 pub struct Caller {
     pub relay: Arc<Relay>,
     pub conn: ConnId,
+    pub encoding: Encoding,
     /// None before the login.
     pub identity: Option<Identity>,
     pub room: Option<Arc<Room>>,
@@ -88,7 +90,7 @@ impl Caller {
                     user: connected.user,
                     cursor: connected.cursor,
                     head: connected.head,
-                    server_time_ms: unix_ms(),
+                    server_time_ms: self.relay.store.now_ms(),
                 };
                 Answered::LoggedIn(Box::new(welcome), room)
             }
@@ -105,8 +107,11 @@ impl Caller {
         let store = &self.relay.store;
         let mut published = store.publish(room.shop(), &publish).await.map_err(|error| store_failure(&error))?;
         if published == Published::BacklogFull {
-            let made_room = self.relay.retention.make_room(room.shop()).await.map_err(|error| store_failure(&error))?;
-            if made_room {
+            // One at a time: whoever waited here finds the room that the one before made.
+            let _turn = room.trimming.lock().await;
+            published = store.publish(room.shop(), &publish).await.map_err(|error| store_failure(&error))?;
+            if published == Published::BacklogFull {
+                self.relay.retention.make_room(room.shop()).await.map_err(|error| store_failure(&error))?;
                 published = store.publish(room.shop(), &publish).await.map_err(|error| store_failure(&error))?;
             }
         }
@@ -168,7 +173,7 @@ impl Caller {
 
     async fn online(&self, identity: &Identity, role: Option<Role>) -> Result<Answer, Failure> {
         let online = self.relay.store.online(&identity.shop).await.map_err(|error| store_failure(&error))?;
-        let (now, now_ms) = (Instant::now(), unix_ms());
+        let (now, now_ms) = (Instant::now(), self.relay.store.now_ms());
         let wanted = online.into_iter().filter(|entry| role.is_none_or(|role| entry.role == role));
         let devices = wanted.filter_map(|entry| {
             let state = self.relay.nodes.state_of(&entry, now, now_ms)?;
@@ -180,7 +185,9 @@ impl Caller {
     async fn list(&self, identity: &Identity, list: List) -> Result<Answer, Failure> {
         let store = &self.relay.store;
         let devices = store.devices(&identity.shop).await.map_err(|error| store_failure(&error))?;
-        let (mut after, mut scanned, mut bytes) = (list.after, 0, 0);
+        let (mut after, mut scanned, mut pages, mut bytes) = (list.after, 0, 0, 0);
+        // The semaphore is never closed; without a permit there are just more pages at once.
+        let _permit = self.relay.pages.acquire().await.ok();
         let mut items = Vec::new();
         loop {
             let page = store.read(&identity.shop, after, LIST_PAGE).await.map_err(|error| store_failure(&error))?;
@@ -189,7 +196,7 @@ impl Caller {
                 let id = stored.id;
                 scanned += 1;
                 if let Some(item) = self.item(identity, &list.status, &devices, stored) {
-                    bytes += item.encoded_len();
+                    bytes += item.encoded_len(self.encoding);
                     if bytes > LIST_BYTES_MAX && !items.is_empty() {
                         return Ok(Answer::Messages { items, next: Some(after) });
                     }
@@ -205,7 +212,8 @@ impl Caller {
             if page.is_end {
                 return Ok(Answer::Messages { items, next: None });
             }
-            if scanned >= LIST_SCAN_MAX {
+            pages += 1;
+            if scanned >= LIST_SCAN_MAX || pages >= LIST_PAGES_MAX {
                 return Ok(Answer::Messages { items, next: Some(after) });
             }
         }
@@ -273,7 +281,8 @@ fn no_such_message() -> Failure {
 fn store_failure(error: &StoreError) -> Failure {
     match error {
         StoreError::Unavailable(_) => {
-            let text = "the store cannot be reached; whether it was stored is unknown unless a key was given";
+            let text =
+                "the store cannot be reached; repeat a notify under its key, without one it may be stored already";
             Failure::new(ErrorCode::Unavailable, text).retry_after(UNAVAILABLE_WAIT)
         }
         StoreError::Full => {

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +19,7 @@ use crate::session::{Action, Answer, Call, CallOp, Session, Welcome};
 use crate::socket::calls::{Answered, Caller};
 use crate::socket::entries::Source;
 use crate::socket::reader::{Incoming, Reader};
+use crate::socket::writer::Outgoing;
 use crate::socket::{Place, Relay, writer};
 use crate::store::{Page, StoreError};
 
@@ -53,7 +53,7 @@ pub(super) struct Connection {
     /// The login that was last tried, which may hold in the store whatever was answered.
     tried: Option<(ShopId, DeviceId)>,
     pub(super) actions: Vec<Action>,
-    pub(super) frames: Vec<Bytes>,
+    pub(super) outgoing: Outgoing,
     /// When each message among the frames was stored, for the metric of pushes.
     pub(super) stored_ms: Vec<u64>,
     outstanding: usize,
@@ -82,7 +82,7 @@ pub async fn serve(
         reading: None,
         tried: None,
         actions: Vec::new(),
-        frames: Vec::new(),
+        outgoing: Outgoing::default(),
         stored_ms: Vec::new(),
         outstanding: 0,
         close: None,
@@ -101,19 +101,22 @@ async fn output_of<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
 
 impl Connection {
     async fn run<R: AsyncRead + Unpin>(mut self, reader: Reader<R>, write: &mut (impl AsyncWrite + Unpin)) {
-        let mut stopping = self.relay.stopping.subscribe();
+        let relay = self.relay.clone();
         let outbox = self.outbox.clone();
+        let mut stopping = relay.stopping.subscribe();
         let mut incoming = pin!(reader.next());
-        let mut tick = pin!(tokio::time::sleep_until(self.session.deadline().into()));
-        let finished = loop {
-            let deadline = self.session.deadline().into();
+        let mut tick = pin!(tokio::time::sleep_until(self.deadline().into()));
+        let mut finished = None;
+        loop {
+            let deadline = self.deadline().into();
             if tick.deadline() != deadline {
                 tick.as_mut().reset(deadline);
             }
-            let mut finished = None;
+            let mut wrote = Ok(());
             tokio::select! {
-                // The read future is kept across turns. While a call is under way the next frame waits.
-                (reader, frame) = &mut incoming, if self.answering.is_none() => {
+                // The read future is kept across turns. While a call is under way the next frame waits,
+                // and so it does while the client does not take what there is.
+                (reader, frame) = &mut incoming, if self.answering.is_none() && !self.outgoing.is_full() => {
                     match self.on_incoming(frame) {
                         true => incoming.set(reader.next()),
                         false => finished = Some(reader),
@@ -127,30 +130,48 @@ impl Connection {
                     self.reading = None;
                     self.on_page(page);
                 }
+                flushed = self.outgoing.flush(write), if !self.outgoing.is_empty() => wrote = flushed,
                 () = outbox.changed() => {}
                 () = &mut tick => self.on_tick(),
                 Ok(_) = stopping.wait_for(|stopping| *stopping) => self.close = Some(self.restart()),
             }
-            self.settle();
-            let wrote = self.write(write).await;
-            if wrote.is_err() || self.close.is_some() || finished.is_some() {
-                break wrote.is_ok().then_some(finished);
+            if wrote.is_err() {
+                return self.depart();
             }
-        };
-        self.depart();
-        let Some(finished) = finished else { return };
-        if write.shutdown().await.is_err() {
-            return;
+            if finished.is_none() {
+                self.settle();
+            }
+            if self.close.is_some() || finished.is_some() {
+                break;
+            }
+            match self.outgoing.flush_now(write).await {
+                Ok(true) => self.on_written(),
+                Ok(false) => {}
+                Err(_) => return self.depart(),
+            }
         }
-        // Without this a client that still sends would have its Close frame torn away by a reset.
-        let hear_out = async {
+        self.say_goodbye();
+        self.depart();
+        // Without hearing it out, a client that still sends would have its Close frame torn away by a
+        // reset.
+        let goodbye = async {
+            if self.outgoing.flush(write).await.is_err() || write.shutdown().await.is_err() {
+                return;
+            }
             let reader = match finished {
                 Some(reader) => reader,
                 None => incoming.await.0,
             };
             reader.discard().await;
         };
-        let _ = tokio::time::timeout(LINGER, hear_out).await; // it has had its time
+        let _ = tokio::time::timeout(LINGER, goodbye).await; // it has had its time
+    }
+
+    /// When something is due.
+    fn deadline(&self) -> Instant {
+        let unread = self.outgoing.blocked_since().map(|since| since + self.relay.session.ack_timeout);
+        let due = self.session.deadline();
+        unread.map_or(due, |unread| unread.min(due))
     }
 
     /// Whether more may come.
@@ -159,12 +180,9 @@ impl Connection {
         match incoming {
             Incoming::Data(kind, frame) => self.session.on_frame(kind, &frame, now, unix_ms(), &mut self.actions),
             Incoming::Pong(payload) => self.session.on_pong(&payload, now, &mut self.actions),
-            Incoming::Ping(payload) => {
-                self.session.on_heard(now);
-                self.frames.push(writer::pong_frame(&payload));
-            }
+            Incoming::Ping(payload) => self.session.on_ping(&payload, now, &mut self.actions),
             Incoming::Close(code) => {
-                self.frames.push(writer::close_answer(code));
+                self.outgoing.push(writer::close_answer(code));
                 return false;
             }
             Incoming::End => return false,
@@ -178,7 +196,12 @@ impl Connection {
     }
 
     fn on_tick(&mut self) {
-        self.session.on_tick(Instant::now(), &mut self.actions);
+        let now = Instant::now();
+        let unread_for = self.outgoing.blocked_since().map(|since| now.saturating_duration_since(since));
+        if unread_for.is_some_and(|unread_for| unread_for >= self.relay.session.ack_timeout) {
+            self.close.get_or_insert(Close::new(CloseCode::TooSlow, "too slow to read"));
+        }
+        self.session.on_tick(now, &mut self.actions);
         let is_login_late = self.session.identity().is_none()
             && self
                 .actions
@@ -236,14 +259,16 @@ impl Connection {
     fn act(&mut self) {
         for action in std::mem::take(&mut self.actions) {
             match action {
-                Action::Send(payload) => self.frames.push(writer::data_frame(self.session.encoding(), payload)),
-                Action::Ping(payload) => self.frames.push(writer::ping_frame(payload)),
+                Action::Send(payload) => self.outgoing.push(writer::data_frame(self.session.encoding(), payload)),
+                Action::Ping(payload) => self.outgoing.push(writer::ping_frame(payload)),
+                Action::Pong(payload) => self.outgoing.push(writer::pong_frame(payload)),
                 Action::Call(call) => self.call(call),
                 Action::Proven(proven) => {
                     if let Some(identity) = self.session.identity() {
                         self.relay.proofs.proven(&identity.shop, &identity.device, proven);
                     }
                 }
+                Action::LoginRefused => metrics::login(LoginResult::BadRequest),
                 Action::Refused(code) => metrics::frame_rejected(FrameFault::Refused(code)),
                 Action::Close(close) => {
                     self.close.get_or_insert(close);
@@ -255,45 +280,38 @@ impl Connection {
     fn call(&mut self, call: Call) {
         let (reference, op) = call.into_parts();
         if let CallOp::Login(login) = &op {
-            self.tried = Some((login.shop.clone(), login.device.clone()));
+            let trying = (login.shop.clone(), login.device.clone());
+            if let Some((shop, device)) = self.tried.replace(trying.clone()).filter(|tried| *tried != trying) {
+                // The earlier login may hold in the store although it was refused here.
+                self.relay.proofs.departed(&shop, &device, self.session.conn(), None);
+            }
         }
         let caller = Caller {
             relay: self.relay.clone(),
             conn: self.session.conn().clone(),
+            encoding: self.session.encoding(),
             identity: self.session.identity().cloned(),
             room: self.room.as_ref().map(|room| Arc::clone(room)),
         };
         self.answering = Some(Box::pin(async move { (reference, caller.perform(op).await) }));
     }
 
-    async fn write(&mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-        if let Some(close) = &self.close {
-            metrics::closed(close.code);
-            debug!(conn = %self.session.conn(), code = close.code.number(), reason = %close.reason, "closing");
-            self.frames.push(writer::close_frame(close));
+    /// Everything that was to be sent has been written.
+    fn on_written(&mut self) {
+        if self.stored_ms.is_empty() {
+            return;
         }
-        if self.frames.is_empty() {
-            return Ok(());
+        let now_ms = self.relay.store.now_ms();
+        for stored_ms in std::mem::take(&mut self.stored_ms) {
+            metrics::pushed(Duration::from_millis(now_ms.saturating_sub(stored_ms)));
         }
-        let wrote = writer::write_frames(stream, &mut self.frames, self.relay.session.ack_timeout).await;
-        match &wrote {
-            Ok(()) => {
-                let now_ms = unix_ms();
-                for stored_ms in self.stored_ms.drain(..) {
-                    metrics::pushed(Duration::from_millis(now_ms.saturating_sub(stored_ms)));
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::TimedOut && self.close.is_none() => {
-                debug!(conn = %self.session.conn(), "the device does not read");
-                metrics::closed(CloseCode::TooSlow);
-            }
-            Err(_) => {}
-        }
-        if self.source == Source::Room && self.frames.capacity() > 64 {
-            self.frames = Vec::new();
-            self.stored_ms = Vec::new();
-        }
-        wrote
+    }
+
+    fn say_goodbye(&mut self) {
+        let Some(close) = &self.close else { return };
+        metrics::closed(close.code);
+        debug!(conn = %self.session.conn(), code = close.code.number(), reason = %close.reason, "closing");
+        self.outgoing.push(writer::close_frame(close));
     }
 
     pub(super) fn restart(&self) -> Close {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tracing::debug;
 
 use crate::hub::{Parcel, Push};
-use crate::ids::{MessageId, unix_ms};
+use crate::ids::MessageId;
 use crate::message::Entry;
 use crate::metrics;
 use crate::protocol::{self, Close, CloseCode, ServerOp};
@@ -60,26 +60,31 @@ impl Connection {
     /// Has the next page read, where the session is behind and there is room in its window.
     pub(super) fn read_if_behind(&mut self) {
         let is_behind = self.room.is_some() && self.source != Source::Room;
-        if is_behind && self.reading.is_none() && self.close.is_none() && self.session.room() > 0 {
+        let has_room = self.session.room() > 0 && self.outgoing.blocked_since().is_none();
+        if is_behind && has_room && self.reading.is_none() && self.close.is_none() {
             self.read_on(Duration::ZERO);
         }
     }
 
     /// Deals with what the room put into the outbox.
     pub(super) fn empty_outbox(&mut self) {
-        let taken = self.outbox.take();
+        // A client that takes nothing is given nothing: its outbox fills, and it falls behind.
+        let taken =
+            if self.outgoing.blocked_since().is_some() { self.outbox.take_orders() } else { self.outbox.take() };
         for parcel in taken.parcels {
             match parcel {
                 Parcel::Entry(push) if self.source == Source::Room => self.offer(&push),
-                Parcel::Entry(push) => self.held.push_back(push),
+                Parcel::Entry(push) if self.source != (Source::Log { until: None }) => self.held.push_back(push),
+                // The session reads the log, where this is too.
+                Parcel::Entry(_) => {}
                 Parcel::Signal(push) => {
                     let encoding = self.session.encoding();
-                    self.frames.extend(push.frame(encoding, |payload| writer::data_frame(encoding, payload)));
+                    self.outgoing.extend(push.frame(encoding, |payload| writer::data_frame(encoding, payload)));
                 }
                 Parcel::Receipt { message, device, at_ms } => {
                     let op = ServerOp::Receipt { message, device: &device, at: at_ms };
                     let payload = protocol::encode(self.session.encoding(), &op);
-                    self.frames.extend(payload.map(|payload| writer::data_frame(self.session.encoding(), payload)));
+                    self.outgoing.extend(payload.map(|payload| writer::data_frame(self.session.encoding(), payload)));
                 }
             }
         }
@@ -105,7 +110,8 @@ impl Connection {
 
     /// Offers the session an entry of its room.
     fn offer(&mut self, push: &Push) {
-        let offer = self.session.on_entry(push.id, &push.entry, Instant::now(), unix_ms(), &mut self.actions);
+        let offer =
+            self.session.on_entry(push.id, &push.entry, Instant::now(), self.relay.store.now_ms(), &mut self.actions);
         match offer {
             Offer::Skip | Offer::Expired => {}
             Offer::Full => self.fall_behind(),
@@ -125,7 +131,7 @@ impl Connection {
             self.close.get_or_insert(Close::new(CloseCode::Violation, "an entry cannot be encoded"));
             return;
         };
-        self.frames.push(frame);
+        self.outgoing.push(frame);
         if matches!(entry, Entry::Message(_)) {
             self.stored_ms.push(id.ms);
             if is_replay {
@@ -147,7 +153,9 @@ impl Connection {
         let (fewest, most) = PAGE_ENTRIES;
         let limit = PageLimit { entries: self.session.room().clamp(fewest, most), bytes: PAGE_BYTES };
         self.reading = Some(Box::pin(async move {
-            tokio::time::sleep(wait).await;
+            if wait > Duration::ZERO {
+                tokio::time::sleep(wait).await;
+            }
             // The semaphore is never closed; without a permit there are just more pages at once.
             let _permit = relay.pages.acquire().await.ok();
             metrics::catchup_page();
@@ -165,7 +173,13 @@ impl Connection {
             }
         };
         for stored in &page.entries {
-            let offer = self.session.on_entry(stored.id, &stored.entry, Instant::now(), unix_ms(), &mut self.actions);
+            let offer = self.session.on_entry(
+                stored.id,
+                &stored.entry,
+                Instant::now(),
+                self.relay.store.now_ms(),
+                &mut self.actions,
+            );
             match offer {
                 Offer::Skip | Offer::Expired => {}
                 // The rest stays in the log until an ack makes room.

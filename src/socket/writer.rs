@@ -1,8 +1,10 @@
 //! Writes a client's WebSocket: finished frames, many in one vectored write.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use fastwebsockets::{Frame, OpCode, Payload};
@@ -12,6 +14,8 @@ use crate::protocol::{Close, Encoding};
 
 /// Frames that go into one system call; the kernel takes up to 1024.
 const SLICES_MAX: usize = 64;
+/// Frames that may wait for a client before it is asked for no more.
+const FRAMES_MAX: usize = 256;
 
 /// A data frame with its header: the same bytes for every connection of this encoding.
 pub fn data_frame(encoding: Encoding, payload: Vec<u8>) -> Bytes {
@@ -28,8 +32,8 @@ pub fn ping_frame(payload: Vec<u8>) -> Bytes {
 }
 
 /// A Pong.
-pub fn pong_frame(payload: &[u8]) -> Bytes {
-    finish(OpCode::Pong, payload.to_vec())
+pub fn pong_frame(payload: Vec<u8>) -> Bytes {
+    finish(OpCode::Pong, payload)
 }
 
 /// A Close.
@@ -54,41 +58,99 @@ fn bytes_of(mut frame: Frame<'_>) -> Bytes {
     bytes.into()
 }
 
-/// Writes frames whole, and empties the list. Not cancel-safe: a frame may be half written.
-///
-/// # Errors
-/// The connection failed, or the client took nothing for as long as `deadline`.
-pub async fn write_frames(
-    stream: &mut (impl AsyncWrite + Unpin),
-    frames: &mut Vec<Bytes>,
-    deadline: Duration,
-) -> io::Result<()> {
-    let mut next = 0;
-    while next < frames.len() {
-        let pending = frames.get_mut(next..).unwrap_or_default();
-        // The slices live on the stack of a poll, so that a connection does not carry them around.
-        let write = std::future::poll_fn(|context| {
+/// Finished frames on their way to the client, of which the first may be half written.
+#[derive(Default)]
+pub struct Outgoing {
+    frames: VecDeque<Bytes>,
+    /// Since when the client has taken less than there is.
+    blocked_since: Option<Instant>,
+}
+
+impl Outgoing {
+    /// Adds a frame.
+    pub fn push(&mut self, frame: Bytes) {
+        self.frames.push_back(frame);
+    }
+
+    /// Whether everything is written.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Whether there is so much that nothing should be asked for that brings more.
+    pub fn is_full(&self) -> bool {
+        self.frames.len() >= FRAMES_MAX
+    }
+
+    /// Since when the client has taken less than there is.
+    pub fn blocked_since(&self) -> Option<Instant> {
+        self.blocked_since
+    }
+
+    /// Writes what the client takes now. Whether that is everything.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub async fn flush_now(&mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<bool> {
+        std::future::poll_fn(|context| match self.poll_flush(stream, context) {
+            Poll::Ready(written) => Poll::Ready(written.map(|()| true)),
+            Poll::Pending => Poll::Ready(Ok(false)),
+        })
+        .await
+    }
+
+    /// Writes everything. Cancel-safe: what was written is off the list.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub async fn flush(&mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        std::future::poll_fn(|context| self.poll_flush(stream, context)).await
+    }
+
+    fn poll_flush(
+        &mut self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.frames.is_empty() {
+            // The slices live on the stack of a poll, so that a connection does not carry them around.
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            for (slice, frame) in slices.iter_mut().zip(pending.iter()) {
+            for (slice, frame) in slices.iter_mut().zip(&self.frames) {
                 *slice = IoSlice::new(frame);
             }
-            let count = pending.len().min(SLICES_MAX);
-            Pin::new(&mut *stream).poll_write_vectored(context, slices.get(..count).unwrap_or_default())
-        });
-        let mut written = tokio::time::timeout(deadline, write).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+            let count = self.frames.len().min(SLICES_MAX);
+            let write = Pin::new(&mut *stream).poll_write_vectored(context, slices.get(..count).unwrap_or_default());
+            let Poll::Ready(written) = write? else {
+                self.blocked_since.get_or_insert_with(Instant::now);
+                return Poll::Pending;
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.advance(written);
         }
-        for frame in pending.iter_mut() {
+        self.blocked_since = None;
+        if self.frames.capacity() > SLICES_MAX {
+            self.frames = VecDeque::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while let Some(frame) = self.frames.front_mut() {
             let part = written.min(frame.len());
             frame.advance(part);
             written -= part;
             if !frame.is_empty() {
                 break;
             }
-            next += 1;
+            self.frames.pop_front();
         }
     }
-    frames.clear();
-    Ok(())
+}
+
+impl Extend<Bytes> for Outgoing {
+    fn extend<T: IntoIterator<Item = Bytes>>(&mut self, frames: T) {
+        self.frames.extend(frames);
+    }
 }

@@ -58,15 +58,15 @@ fn a_gap_is_read_once_and_what_is_heard_meanwhile_is_not_lost() {
     let (room, outbox) = room_at(10);
     assert_eq!(room.on_entry(id(11), &push(12)), Applied::Gap);
     assert_eq!(room.on_entry(id(12), &push(13)), Applied::Noted, "somebody reads already");
-    let reading = room.begin_reading();
+    let reading = room.begin_reading().unwrap();
     assert_eq!(reading.from, id(10));
     assert_eq!(room.on_entry(id(13), &push(14)), Applied::Noted);
     for ms in [11, 12] {
-        room.on_replay(&push(ms));
+        room.on_replay(&push(ms), &reading);
     }
     assert!(room.caught_up(id(12), &reading), "14 was heard of");
-    let reading = room.begin_reading();
-    room.on_replay(&push(13));
+    let reading = room.begin_reading().unwrap();
+    room.on_replay(&push(13), &reading);
     assert!(!room.caught_up(id(13), &reading), "14 was not in the log, so it was trimmed");
     assert_eq!(taken(&outbox), [11, 12, 13]);
     assert_eq!(room.on_entry(id(13), &push(15)), Applied::Taken);
@@ -125,5 +125,24 @@ fn only_the_replaced_connection_is_closed() {
     room.replaced(&"n.2".parse().unwrap());
     assert_eq!(outbox.take().close, None);
     room.replaced(&"n.1".parse().unwrap());
+    assert_eq!(outbox.take().close.map(|close| close.code), Some(CloseCode::Replaced));
+}
+
+#[test]
+fn a_takeover_that_is_heard_before_its_login_has_joined_is_not_lost() {
+    let room = Room::new("s".parse().unwrap(), 100, Instant::now());
+    room.hold();
+    let outbox = Arc::new(Outbox::default());
+    let node: NodeId = "n".parse().unwrap();
+    let member = Member {
+        conn: ConnId::of(&node, 1),
+        device: "till".parse().unwrap(),
+        role: Role::Main,
+        groups: Vec::new(),
+        user: None,
+        outbox: outbox.clone(),
+    };
+    room.replaced(&member.conn);
+    room.join(member, id(0));
     assert_eq!(outbox.take().close.map(|close| close.code), Some(CloseCode::Replaced));
 }
