@@ -1,4 +1,5 @@
 //! shoprelay
+pub mod check;
 pub mod config;
 pub mod feed;
 pub mod http;

@@ -1,8 +1,10 @@
 //! The command line: one error becomes one line and an exit status.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use shoprelay::check::Report;
 use shoprelay::config::{Config, ConfigError, Kind, Layers, SETTINGS};
 use shoprelay::node::Node;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,42 +27,70 @@ fn main() -> ExitCode {
             return fail(&format!("{line}; `shoprelay --help` lists what there is"));
         }
     };
-    let Some(("serve", matches)) = matches.subcommand() else {
-        return fail("say what to do; `shoprelay --help` lists what there is");
-    };
-    let flags = SETTINGS.iter().filter(|setting| setting.kind != Kind::File).filter_map(|setting| {
-        let value = matches.try_get_one::<String>(setting.key).ok().flatten()?;
-        Some((setting.key, value.clone()))
-    });
-    let config =
-        Layers::read(flags, std::env::vars()).and_then(|layers| Ok((layers.check()?, layers.unknown_variables)));
-    match config {
-        Ok((config, unknown)) => serve(config, &unknown),
-        Err(error) => fail(&error.to_string()),
+    match matches.subcommand() {
+        Some(("serve", matches)) => {
+            let layers = layers(matches);
+            match layers.check() {
+                Ok(config) => serve(config, &layers.unknown_variables),
+                Err(problems) => fail(&first_of(&problems)),
+            }
+        }
+        Some(("check", matches)) => {
+            let report = Report::of(&layers(matches));
+            // Whoever closed the pipe has read what they wanted.
+            let _ = write!(std::io::stdout(), "{report}");
+            if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        _ => fail("say what to do; `shoprelay --help` lists what there is"),
     }
 }
 
 fn command() -> Command {
-    let serve = Command::new("serve").about("Run a node of the relay, until SIGTERM").args(
-        SETTINGS.iter().filter(|setting| setting.kind != Kind::File).map(|setting| {
-            let help = match setting.default {
-                "" => format!("{} [env: {}]", setting.help, setting.variable()),
-                default => format!("{} [env: {}] [default: {default}]", setting.help, setting.variable()),
-            };
-            let arg = Arg::new(setting.key).long(setting.flag()).help(help).hide(setting.kind == Kind::Later);
-            let is_switch = setting.kind == Kind::Switch || setting.default == "false";
-            if is_switch {
-                arg.num_args(0..=1).require_equals(true).default_missing_value("true")
-            } else {
-                arg.action(ArgAction::Set)
-            }
-        }),
-    );
     Command::new("shoprelay")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A push relay that gets every message of a shop's devices delivered, and proves it")
         .arg_required_else_help(true)
-        .subcommand(serve)
+        .subcommand(Command::new("serve").about("Run a node of the relay, until SIGTERM").args(settings()))
+        .subcommand(
+            Command::new("check").about("Print the settings that serve would take, and what is wrong").args(settings()),
+        )
+}
+
+/// One flag for each setting that has one.
+fn settings() -> impl Iterator<Item = Arg> {
+    SETTINGS.iter().filter(|setting| setting.kind != Kind::File).map(|setting| {
+        let help = match setting.default {
+            "" => format!("{} [env: {}]", setting.help, setting.variable()),
+            default => format!("{} [env: {}] [default: {default}]", setting.help, setting.variable()),
+        };
+        let arg = Arg::new(setting.key).long(setting.flag()).help(help).hide(setting.kind == Kind::Later);
+        let is_switch = setting.kind == Kind::Switch || setting.default == "false";
+        if is_switch {
+            arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+        } else {
+            arg.action(ArgAction::Set)
+        }
+    })
+}
+
+fn layers(matches: &ArgMatches) -> Layers {
+    let flags = SETTINGS.iter().filter(|setting| setting.kind != Kind::File).filter_map(|setting| {
+        let value = matches.try_get_one::<String>(setting.key).ok().flatten()?;
+        Some((setting.key, value.clone()))
+    });
+    // A variable that is no Unicode is none of ours, and must not stop the start.
+    let environment = std::env::vars_os()
+        .filter_map(|(variable, value)| Some((variable.into_string().ok()?, value.to_string_lossy().into_owned())));
+    Layers::read(flags, environment)
+}
+
+/// One line for what stops the start.
+fn first_of(problems: &[ConfigError]) -> String {
+    match problems {
+        [] => "the settings cannot be taken".into(),
+        [only] => only.to_string(),
+        [first, rest @ ..] => format!("{first} (and {} more; `shoprelay check` lists all)", rest.len()),
+    }
 }
 
 /// Says why in one line, on standard error.
@@ -113,19 +143,9 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn log_to_stderr(filter: &str) -> Result<(), String> {
+fn log_to_stderr(directives: &str) -> Result<(), String> {
     use std::io::IsTerminal as _;
-    // A plain level is the relay's own; libraries would print what passes through them.
-    let directives = if filter.contains('=') { filter.to_owned() } else { format!("warn,shoprelay={filter}") };
-    let filter = EnvFilter::try_new(directives).map_err(|error| {
-        let error = ConfigError::Value {
-            key: "log",
-            value: filter.to_owned(),
-            source_name: "--log".into(),
-            problem: format!("{error}; give error, warn, info, debug, or target=level pairs"),
-        };
-        error.to_string()
-    })?;
+    let filter = EnvFilter::try_new(directives).map_err(|error| format!("what to log cannot be read: {error}"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         log.init()
