@@ -1,6 +1,7 @@
 //! shoprelay
 pub mod check;
 pub mod config;
+pub mod demo;
 pub mod feed;
 pub mod http;
 pub mod hub;

@@ -1,11 +1,13 @@
 //! The command line: one error becomes one line and an exit status.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use shoprelay::check::Report;
 use shoprelay::config::{Config, ConfigError, Kind, Layers, SETTINGS};
+use shoprelay::demo::{self, Options};
 use shoprelay::node::Node;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
             let _ = write!(std::io::stdout(), "{report}");
             if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
+        Some(("demo", matches)) => demo(matches),
         _ => fail("say what to do; `shoprelay --help` lists what there is"),
     }
 }
@@ -54,6 +57,38 @@ fn command() -> Command {
         .subcommand(
             Command::new("check").about("Print the settings that serve would take, and what is wrong").args(settings()),
         )
+        .subcommand(
+            Command::new("demo").about("Show a relay at work: a shop with tills, handhelds and bad luck").args([
+                Arg::new("seconds")
+                    .long("seconds")
+                    .help("end after so many seconds; without it, at Ctrl-C or q")
+                    .value_parser(clap::value_parser!(u64).range(1..=31_536_000)),
+                Arg::new("listen")
+                    .long("listen")
+                    .help("where devices connect, yours too [default: 127.0.0.1:8080, or a free port]"),
+                Arg::new("store").long("store").help("another store than a temporary one").hide(true),
+            ]),
+        )
+}
+
+fn demo(matches: &ArgMatches) -> ExitCode {
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let lasts = matches.get_one::<u64>("seconds").map(|seconds| Duration::from_secs(*seconds));
+    // The relay's own words would be written across the screen.
+    if !std::io::stdout().is_terminal()
+        && let Err(why) = log_to_stderr("warn")
+    {
+        return fail(&why);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no threads can be started: {error}")),
+    };
+    match runtime.block_on(demo::run(Options { lasts, listen: text("listen"), store: text("store") })) {
+        Ok(summary) if summary.is_clean() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => fail(&error.to_string()),
+    }
 }
 
 /// One flag for each setting that has one.
@@ -144,7 +179,6 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn log_to_stderr(directives: &str) -> Result<(), String> {
-    use std::io::IsTerminal as _;
     let filter = EnvFilter::try_new(directives).map_err(|error| format!("what to log cannot be read: {error}"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
