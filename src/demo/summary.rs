@@ -56,7 +56,7 @@ impl fmt::Display for Summary {
         writeln!(f, "after {} s:", self.ran.as_secs())?;
         writeln!(f, "  stored     {}", self.stored)?;
         writeln!(f, "  delivered  {}", delivered.join("  "))?;
-        writeln!(f, "  dealt with {}, of which {} by two tills at once: one won", self.dealt, self.conflicts)?;
+        writeln!(f, "  dealt with {}, and {} times a till came second", self.dealt, self.conflicts)?;
         writeln!(f, "  receipts   {}", self.receipts)?;
         writeln!(f, "  cut-offs   {}, with {} messages caught up", self.cut_offs, self.caught_up)?;
         writeln!(f, "  missed     {}", self.missed)?;

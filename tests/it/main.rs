@@ -1,5 +1,6 @@
 //! The tests of the whole: one binary, against a real Redis and real nodes.
 
+mod command_line;
 mod delivery;
 mod faults;
 mod harness;

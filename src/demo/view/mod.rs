@@ -4,6 +4,8 @@
 //! it. Decides nothing; what is shown is the model's. Called by the parent.
 
 mod screen;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
