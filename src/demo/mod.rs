@@ -10,6 +10,7 @@ mod menu;
 mod model;
 mod news;
 mod plan;
+mod report;
 mod shop;
 mod summary;
 mod view;
@@ -23,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ConfigError, Layers};
 use crate::node::{Node, StartError};
-use model::{Model, Report};
+use model::Model;
 use plan::{Plan, Step};
 use shop::Shop;
 pub use summary::Summary;
@@ -130,7 +131,7 @@ async fn show(node: &Node, options: &Options, ends: &mut Ends) -> Result<Summary
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let shown = loop {
         let went = tokio::select! {
-            Some(report) = reports.recv() => hear(report, &mut model, &mut view),
+            Some(report) = reports.recv() => view.tell(model.hear(report)).map(|()| false),
             _ = ticks.tick() => view.draw(&model, Instant::now()),
             () = ends.asked() => {
                 plan.end();
@@ -152,11 +153,6 @@ async fn show(node: &Node, options: &Options, ends: &mut Ends) -> Result<Summary
     shop.close(&mut reports, |report| drop(model.hear(report))).await;
     drop(view);
     shown.map(|()| model.summary(Instant::now(), true))
-}
-
-/// Whether the user wants it to end is always said by drawing, never by hearing.
-fn hear(report: Report, model: &mut Model, view: &mut View) -> io::Result<bool> {
-    view.tell(model.hear(report)).map(|()| false)
 }
 
 /// Where this machine reaches its own listener.

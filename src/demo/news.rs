@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::demo::model::Content;
+use crate::demo::report::Content;
 use crate::ids::MessageId;
 
 /// A piece of news, with its time since the demo began.

@@ -4,7 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::demo::model::{Model, TILLS};
+use crate::demo::model::Model;
+use crate::demo::report::TILLS;
 
 /// The first cut-off, how long one lasts, and the time from one to the next.
 const FIRST_CUT: Duration = Duration::from_secs(4);
@@ -132,7 +133,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::model::{MAINS, Report, Who};
+    use crate::demo::report::{MAINS, Report, Who};
 
     fn open(began: Instant) -> Model {
         let mut model = Model::new(began);

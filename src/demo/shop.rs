@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 
 use crate::demo::devices::{Handheld, MainDevice, Seat, Wish};
 use crate::demo::menu::Dice;
-use crate::demo::model::{HANDHELDS, MAINS, Report, Who};
 use crate::demo::plan::Order;
+use crate::demo::report::{HANDHELDS, MAINS, Report, Who};
 
 /// Reports that may wait to be heard.
 const REPORTS_MAX: usize = 1024;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::wire::{Heard, Link, LinkError, Refusal};
 use super::{End, Seat, Wish, obey};
 use crate::demo::menu::Order;
-use crate::demo::model::{Content, Report};
+use crate::demo::report::{Content, Report};
 use crate::ids::MessageId;
 
 /// The time between two orders.

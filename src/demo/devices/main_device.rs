@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::wire::{Heard, Link, LinkError, Pushed};
 use super::{End, Seat, obey};
-use crate::demo::model::{Content, Report, TILLS};
+use crate::demo::report::{Content, Report, TILLS};
 use crate::ids::MessageId;
 
 /// The status a message starts with, and what a till sets.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use crate::demo::menu::Dice;
-use crate::demo::model::{Absence, Report, Who};
+use crate::demo::report::{Absence, Report, Who};
 pub use handheld::Handheld;
 pub use main_device::MainDevice;
 use wire::{Link, LinkError};

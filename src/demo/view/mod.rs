@@ -41,9 +41,9 @@ impl Banner {
         format!("wscat -c {} -s shoprelay.v1.json", self.url)
     }
 
-    /// What to paste then.
+    /// What to paste then. Whoever types by hand cannot acknowledge in time; their client's Pongs do.
     pub fn login(&self) -> String {
-        format!(r#"{{"op":"login","shop":"{SHOP}","device":"me","role":"main"}}"#)
+        format!(r#"{{"op":"login","shop":"{SHOP}","device":"me","role":"main","ack":"pong"}}"#)
     }
 
     /// What to paste after that.

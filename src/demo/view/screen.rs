@@ -13,8 +13,9 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table};
 
 use super::Banner;
-use crate::demo::model::{HANDHELDS, MAINS, Model, Row};
+use crate::demo::model::{Model, Row};
 use crate::demo::news::{Item, short};
+use crate::demo::report::{HANDHELDS, MAINS};
 use crate::demo::summary::time_or_dash;
 
 const WIDTH_MIN: u16 = 66;

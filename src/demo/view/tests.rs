@@ -8,7 +8,8 @@ use ratatui::backend::TestBackend;
 
 use super::Banner;
 use super::screen::{Scene, render};
-use crate::demo::model::{Absence, Content, Model, Report, Who};
+use crate::demo::model::Model;
+use crate::demo::report::{Absence, Content, Report, Who};
 use crate::ids::MessageId;
 
 fn drawn(width: u16, height: u16) -> String {

@@ -79,7 +79,7 @@ async fn a_guest_may_join_deal_send_and_even_take_a_tills_name() {
         }
     });
     let url = url.await.expect("the banner names the URL");
-    let mut me = Login::main("demo", "me").on(&url).await;
+    let mut me = Login::main("demo", "me").ack_by_pong().on(&url).await;
     for n in 0..3 {
         me.request(json!({"op": "notify", "to": "mains", "type": "order", "data": format!("\u{1b}[2J{n}")})).await;
     }
