@@ -50,10 +50,11 @@
 //! A module uses only what stands in a row below its own; `tests/it/layers.rs` fails otherwise.
 //!
 //! ```text
+//! demo                                a shop of simulated devices, to look at
 //! node                                builds the parts in order, stops them in order
 //! http                                listeners, the way to a WebSocket, health and metrics
 //! socket                              a connection's loop: reader, writer, calls of the store
-//! feed  retention                     the log into the rooms; what is kept and for how long
+//! feed  retention  check              the log into the rooms; what is kept and for how long; settings shown
 //! proofs  nodes                       proofs on their way to the store; which nodes live
 //! session  hub  store  config         a conversation, pure; the rooms; where messages live; settings
 //! metrics                             every metric
@@ -89,7 +90,9 @@
 //!
 //! A push to a device on the same node takes the same way: there is one path.
 
+pub mod check;
 pub mod config;
+pub mod demo;
 pub mod feed;
 pub mod http;
 pub mod hub;

@@ -1,9 +1,13 @@
 //! The command line: one error becomes one line and an exit status.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use shoprelay::check::Report;
 use shoprelay::config::{Config, ConfigError, Kind, Layers, SETTINGS};
+use shoprelay::demo::{self, Options};
 use shoprelay::node::Node;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -25,42 +29,103 @@ fn main() -> ExitCode {
             return fail(&format!("{line}; `shoprelay --help` lists what there is"));
         }
     };
-    let Some(("serve", matches)) = matches.subcommand() else {
-        return fail("say what to do; `shoprelay --help` lists what there is");
-    };
-    let flags = SETTINGS.iter().filter(|setting| setting.kind != Kind::File).filter_map(|setting| {
-        let value = matches.try_get_one::<String>(setting.key).ok().flatten()?;
-        Some((setting.key, value.clone()))
-    });
-    let config =
-        Layers::read(flags, std::env::vars()).and_then(|layers| Ok((layers.check()?, layers.unknown_variables)));
-    match config {
-        Ok((config, unknown)) => serve(config, &unknown),
-        Err(error) => fail(&error.to_string()),
+    match matches.subcommand() {
+        Some(("serve", matches)) => {
+            let layers = layers(matches);
+            match layers.check() {
+                Ok(config) => serve(config, &layers.unknown_variables),
+                Err(problems) => fail(&first_of(&problems)),
+            }
+        }
+        Some(("check", matches)) => {
+            let report = Report::of(&layers(matches));
+            // Whoever closed the pipe has read what they wanted.
+            let _ = write!(std::io::stdout(), "{report}");
+            if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Some(("demo", matches)) => demo(matches),
+        _ => fail("say what to do; `shoprelay --help` lists what there is"),
     }
 }
 
 fn command() -> Command {
-    let serve = Command::new("serve").about("Run a node of the relay, until SIGTERM").args(
-        SETTINGS.iter().filter(|setting| setting.kind != Kind::File).map(|setting| {
-            let help = match setting.default {
-                "" => format!("{} [env: {}]", setting.help, setting.variable()),
-                default => format!("{} [env: {}] [default: {default}]", setting.help, setting.variable()),
-            };
-            let arg = Arg::new(setting.key).long(setting.flag()).help(help).hide(setting.kind == Kind::Later);
-            let is_switch = setting.kind == Kind::Switch || setting.default == "false";
-            if is_switch {
-                arg.num_args(0..=1).require_equals(true).default_missing_value("true")
-            } else {
-                arg.action(ArgAction::Set)
-            }
-        }),
-    );
     Command::new("shoprelay")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A push relay that gets every message of a shop's devices delivered, and proves it")
         .arg_required_else_help(true)
-        .subcommand(serve)
+        .subcommand(Command::new("serve").about("Run a node of the relay, until SIGTERM").args(settings()))
+        .subcommand(
+            Command::new("check").about("Print the settings that serve would take, and what is wrong").args(settings()),
+        )
+        .subcommand(
+            Command::new("demo").about("Show a relay at work: a shop with tills, handhelds and bad luck").args([
+                Arg::new("seconds")
+                    .long("seconds")
+                    .help("end after so many seconds; without it, at Ctrl-C or q")
+                    .value_parser(clap::value_parser!(u64).range(1..=31_536_000)),
+                Arg::new("listen")
+                    .long("listen")
+                    .help("where devices connect, yours too [default: 127.0.0.1:8080, or a free port]"),
+                Arg::new("store").long("store").help("another store than a temporary one").hide(true),
+            ]),
+        )
+}
+
+fn demo(matches: &ArgMatches) -> ExitCode {
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let lasts = matches.get_one::<u64>("seconds").map(|seconds| Duration::from_secs(*seconds));
+    // The relay's own words would be written across the screen.
+    if !std::io::stdout().is_terminal()
+        && let Err(why) = log_to_stderr("warn")
+    {
+        return fail(&why);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no threads can be started: {error}")),
+    };
+    match runtime.block_on(demo::run(Options { lasts, listen: text("listen"), store: text("store") })) {
+        Ok(summary) if summary.is_clean() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// One flag for each setting that has one.
+fn settings() -> impl Iterator<Item = Arg> {
+    SETTINGS.iter().filter(|setting| setting.kind != Kind::File).map(|setting| {
+        let help = match setting.default {
+            "" => format!("{} [env: {}]", setting.help, setting.variable()),
+            default => format!("{} [env: {}] [default: {default}]", setting.help, setting.variable()),
+        };
+        let arg = Arg::new(setting.key).long(setting.flag()).help(help).hide(setting.kind == Kind::Later);
+        let is_switch = setting.kind == Kind::Switch || setting.default == "false";
+        if is_switch {
+            arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+        } else {
+            arg.action(ArgAction::Set)
+        }
+    })
+}
+
+fn layers(matches: &ArgMatches) -> Layers {
+    let flags = SETTINGS.iter().filter(|setting| setting.kind != Kind::File).filter_map(|setting| {
+        let value = matches.try_get_one::<String>(setting.key).ok().flatten()?;
+        Some((setting.key, value.clone()))
+    });
+    // A variable that is no Unicode is none of ours, and must not stop the start.
+    let environment = std::env::vars_os()
+        .filter_map(|(variable, value)| Some((variable.into_string().ok()?, value.to_string_lossy().into_owned())));
+    Layers::read(flags, environment)
+}
+
+/// One line for what stops the start.
+fn first_of(problems: &[ConfigError]) -> String {
+    match problems {
+        [] => "the settings cannot be taken".into(),
+        [only] => only.to_string(),
+        [first, rest @ ..] => format!("{first} (and {} more; `shoprelay check` lists all)", rest.len()),
+    }
 }
 
 /// Says why in one line, on standard error.
@@ -114,19 +179,8 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn log_to_stderr(filter: &str) -> Result<(), String> {
-    use std::io::IsTerminal as _;
-    // A plain level is the relay's own; libraries would print what passes through them.
-    let directives = if filter.contains('=') { filter.to_owned() } else { format!("warn,shoprelay={filter}") };
-    let filter = EnvFilter::try_new(directives).map_err(|error| {
-        let error = ConfigError::Value {
-            key: "log",
-            value: filter.to_owned(),
-            source_name: "--log".into(),
-            problem: format!("{error}; give error, warn, info, debug, or target=level pairs"),
-        };
-        error.to_string()
-    })?;
+fn log_to_stderr(directives: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(directives).map_err(|error| format!("what to log cannot be read: {error}"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         log.init()

@@ -1,12 +1,18 @@
 //! Every setting: its name, default and bounds, and where it may come from.
 //!
 //! Owns the table [`SETTINGS`], from which the command line, the environment and the file are read
-//! alike. Never opens a socket; the one file it reads is the settings file. Called by `main`.
+//! alike. Never opens a socket; the one file it reads is the settings file. Called by `main`, `check`
+//! and `demo`.
 
-use std::collections::BTreeMap;
+mod layers;
+#[cfg(test)]
+mod tests;
+
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use layers::{Effective, Layers};
 
 /// One setting. The environment variable is `SHOPRELAY_` and the key in capitals, with an underscore
 /// for a point; the flag, where it has one, is the key with hyphens.
@@ -112,6 +118,7 @@ pub struct Config {
     pub store_ca: Option<PathBuf>,
     pub store_prefix: String,
     pub drain_window: Duration,
+    /// Directives of `tracing`'s filter.
     pub log: String,
     pub limits: Limits,
     pub timeouts: Timeouts,
@@ -159,13 +166,7 @@ impl StoreUrl {
 
     /// The address without user name and password.
     pub fn redacted(&self) -> String {
-        let Some((scheme, rest)) = self.0.split_once("://") else {
-            return self.0.clone();
-        };
-        match rest.rsplit_once('@') {
-            Some((_, place)) => format!("{scheme}://***@{place}"),
-            None => format!("{scheme}://{rest}"),
-        }
+        redacted_url(&self.0)
     }
 }
 
@@ -175,8 +176,32 @@ impl std::fmt::Debug for StoreUrl {
     }
 }
 
+/// An address without what may be a user name or a password: what stands before the last `@`, and
+/// parameters that are named after either. A directory is shown as it is.
+fn redacted_url(url: &str) -> String {
+    if url.starts_with("embedded:") {
+        return url.to_owned();
+    }
+    // A mistyped address may hold a password as well as a right one.
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let place = rest.rsplit_once('@').map_or_else(|| rest.to_owned(), |(_, place)| format!("***@{place}"));
+    let Some((place, parameters)) = place.split_once('?') else {
+        return format!("{scheme}{place}");
+    };
+    let parameters = parameters.split('&').map(|parameter| match parameter.split_once('=') {
+        Some((name, _)) if ["password", "username"].iter().any(|secret| name.to_lowercase().contains(secret)) => {
+            format!("{name}=***")
+        }
+        _ => parameter.to_owned(),
+    });
+    format!("{scheme}{place}?{}", parameters.collect::<Vec<_>>().join("&"))
+}
+
 /// A setting that cannot be taken; the start stops.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ConfigError {
     #[error("{source_name}: {value:?} is no value for {key}: {problem}")]
     Value { key: &'static str, value: String, source_name: String, problem: String },
@@ -194,80 +219,15 @@ pub enum ConfigError {
     Open { listen: SocketAddr },
 }
 
-/// A value with where it came from.
-struct Given {
-    value: String,
-    source_name: String,
+/// The values of [`Layers`] on their way into a [`Config`]. One that cannot be taken is noted, and its
+/// default goes on in its place, so that what is wrong with the rest is found too.
+struct Values<'a> {
+    layers: &'a Layers,
+    problems: &'a mut Vec<ConfigError>,
 }
 
-/// Settings as they were given, by key, the strongest source first come.
-pub struct Layers {
-    given: BTreeMap<&'static str, Given>,
-    /// Variables that begin with `SHOPRELAY_` and name no setting; worth a warning.
-    pub unknown_variables: Vec<String>,
-}
-
-impl Layers {
-    /// Lays flags over the environment over the settings file that one of them names.
-    ///
-    /// # Errors
-    /// The file cannot be read or has an unknown key.
-    pub fn read(
-        flags: impl IntoIterator<Item = (&'static str, String)>,
-        environment: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Layers, ConfigError> {
-        let mut layers = Layers { given: BTreeMap::new(), unknown_variables: Vec::new() };
-        for (key, value) in flags {
-            let source_name = format!("--{}", key.replace('_', "-"));
-            layers.given.insert(key, Given { value, source_name });
-        }
-        for (variable, value) in environment.into_iter().filter(|(variable, _)| variable.starts_with("SHOPRELAY_")) {
-            match SETTINGS.iter().find(|setting| setting.variable() == variable) {
-                Some(setting) => layers.add(setting.key, value, variable),
-                None => layers.unknown_variables.push(variable),
-            }
-        }
-        if let Some(path) = layers.given.get("config").map(|given| given.value.clone()).filter(|path| !path.is_empty())
-        {
-            layers.read_file(&path)?;
-        }
-        Ok(layers)
-    }
-
-    fn add(&mut self, key: &'static str, value: String, source_name: String) {
-        self.given.entry(key).or_insert(Given { value, source_name });
-    }
-
-    fn read_file(&mut self, path: &str) -> Result<(), ConfigError> {
-        let unreadable = |problem: String| ConfigError::File { path: path.to_owned(), problem };
-        let text = std::fs::read_to_string(path).map_err(|cause| unreadable(cause.to_string()))?;
-        let table: toml::Table =
-            text.parse().map_err(|cause: toml::de::Error| unreadable(cause.to_string().trim().replace('\n', " ")))?;
-        for (name, value) in flatten(table) {
-            let known = SETTINGS.iter().find(|setting| setting.key == name && name != "config");
-            let Some(setting) = known else {
-                return Err(ConfigError::UnknownKey { path: path.to_owned(), key: name });
-            };
-            let value = match value {
-                toml::Value::String(text) => text,
-                toml::Value::Integer(_) | toml::Value::Boolean(_) | toml::Value::Float(_) => value.to_string(),
-                _ => return Err(unreadable(format!("{name} must be a text, a number, true or false"))),
-            };
-            self.add(setting.key, value, format!("{path}: {name}"));
-        }
-        Ok(())
-    }
-
-    /// Parses and checks every value.
-    ///
-    /// # Errors
-    /// The first setting that cannot be taken.
-    pub fn check(&self) -> Result<Config, ConfigError> {
-        for setting in SETTINGS.iter().filter(|setting| setting.kind == Kind::Later) {
-            if let Some(given) = self.given.get(setting.key).filter(|given| given.value != setting.default) {
-                return Err(ConfigError::Later { key: setting.key, source_name: given.source_name.clone() });
-            }
-        }
+impl Values<'_> {
+    fn parse(&mut self) -> Option<Config> {
         let config = Config {
             listen: self.get("listen", address)?,
             api_listen: self.get("api_listen", address)?,
@@ -276,7 +236,7 @@ impl Layers {
             store_ca: self.get("store_ca", |text| Ok((!text.is_empty()).then(|| PathBuf::from(text))))?,
             store_prefix: self.get("store_prefix", store_prefix)?,
             drain_window: self.get("drain_window", duration("0s", "1h"))?,
-            log: self.get("log", |text| Ok(text.to_owned()))?,
+            log: self.get("log", log_filter)?,
             limits: Limits {
                 frame_bytes: self.get("limits.frame_bytes", number(1024, 16 << 20))?,
                 window: self.get("limits.window", number(1, 10_000))?,
@@ -301,36 +261,40 @@ impl Layers {
         let is_insecure = self.get("insecure", switch)?;
         self.get("auth", auth)?;
         if let Some(listen) = config.listen.filter(|listen| !listen.ip().is_loopback() && !is_insecure) {
-            return Err(ConfigError::Open { listen });
+            self.problems.push(ConfigError::Open { listen });
         }
-        Ok(config)
+        Some(config)
     }
 
-    fn get<T>(&self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
-        let default = SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.default);
-        let (value, source_name) = match self.given.get(key) {
-            Some(given) => (given.value.as_str(), given.source_name.as_str()),
-            None => (default, "default"),
+    fn get<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let (value, source_name) = self.layers.value(key);
+        let problem = match parse(value) {
+            Ok(parsed) => return Some(parsed),
+            Err(problem) => problem,
         };
-        parse(value).map_err(|problem| {
-            // A store's address may hold a password, so it is not repeated.
-            let value = if key == "store" { StoreUrl(value.to_owned()).redacted() } else { value.to_owned() };
-            ConfigError::Value { key, value, source_name: source_name.to_owned(), problem }
-        })
+        let (value, source_name) = (printable(key, value), source_name.to_owned());
+        self.problems.push(ConfigError::Value { key, value, source_name, problem });
+        parse(default_of(key)).ok()
     }
 }
 
-fn flatten(table: toml::Table) -> Vec<(String, toml::Value)> {
-    let mut flat = Vec::new();
-    for (name, value) in table {
-        match value {
-            toml::Value::Table(inner) => {
-                flat.extend(inner.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)))
-            }
-            value => flat.push((name, value)),
-        }
+fn default_of(key: &str) -> &'static str {
+    SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.default)
+}
+
+/// A value without what must not be repeated.
+fn printable(key: &str, value: &str) -> String {
+    if key == "store" { redacted_url(value) } else { value.to_owned() }
+}
+
+/// The filter in the form of `tracing`'s directives; a plain level is for the relay's own words only,
+/// because libraries would print what passes through them.
+fn log_filter(text: &str) -> Result<String, String> {
+    let directives = if text.contains('=') { text.to_owned() } else { format!("warn,shoprelay={text}") };
+    match tracing_subscriber::EnvFilter::try_new(&directives) {
+        Ok(_) => Ok(directives),
+        Err(problem) => Err(format!("{problem}; give error, warn, info, debug, or target=level pairs")),
     }
-    flat
 }
 
 fn address(text: &str) -> Result<Option<SocketAddr>, String> {
@@ -390,74 +354,5 @@ fn duration(min: &'static str, max: &'static str) -> impl Fn(&str) -> Result<Dur
             Ok(duration) if (bound(min)..=bound(max)).contains(&duration) => Ok(duration),
             _ => Err(format!("give a time from {min} to {max}, such as 500ms, 30s, 5m, 24h or 7d")),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(flags: &[(&'static str, &str)], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let flags = flags.iter().map(|(key, value)| (*key, value.to_string()));
-        let environment = environment.iter().map(|(key, value)| (key.to_string(), value.to_string()));
-        Layers::read(flags, environment)?.check()
-    }
-
-    const STORE: (&str, &str) = ("store", "redis://127.0.0.1");
-
-    #[test]
-    fn every_default_is_within_its_own_bounds() {
-        let config = check(&[STORE], &[]).unwrap();
-        assert_eq!(config.limits.frame_bytes, 65536);
-        assert_eq!(config.retention.messages, Duration::from_secs(7 * 86400));
-    }
-
-    #[test]
-    fn flags_outweigh_the_environment_and_that_the_file() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "drain_window = \"1s\"\nheartbeat = \"3s\"\n[limits]\nwindow = 7\n").unwrap();
-        let path = file.path().to_str().unwrap();
-        let environment =
-            [("SHOPRELAY_CONFIG", path), ("SHOPRELAY_DRAIN_WINDOW", "2s"), ("SHOPRELAY_LIMITS_WINDOW", "8")];
-        let config = check(&[STORE, ("drain_window", "3s")], &environment).unwrap();
-        assert_eq!(config.drain_window, Duration::from_secs(3));
-        assert_eq!(config.limits.window, 8);
-        assert_eq!(config.heartbeat, Duration::from_secs(3));
-    }
-
-    #[test]
-    fn what_is_unknown_or_out_of_bounds_is_named() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "[limits]\nwindows = 7\n").unwrap();
-        let error = check(&[STORE, ("config", file.path().to_str().unwrap())], &[]).unwrap_err();
-        assert!(error.to_string().contains("\"limits.windows\""), "{error}");
-        let error = check(&[STORE], &[("SHOPRELAY_LIMITS_WINDOW", "0")]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "SHOPRELAY_LIMITS_WINDOW: \"0\" is no value for limits.window: give a whole number from 1 to 10000"
-        );
-        let error = check(&[STORE, ("legacy", "true")], &[]).unwrap_err();
-        assert!(error.to_string().contains("legacy is not in this version"), "{error}");
-    }
-
-    #[test]
-    fn unknown_variables_are_only_reported() {
-        let layers = Layers::read([], [("SHOPRELAY_PORT_8080_TCP".to_owned(), "x".to_owned())]).unwrap();
-        assert_eq!(layers.unknown_variables, ["SHOPRELAY_PORT_8080_TCP"]);
-    }
-
-    #[test]
-    fn nobody_may_log_in_from_outside_without_insecure() {
-        assert!(matches!(check(&[STORE, ("listen", "0.0.0.0:80")], &[]), Err(ConfigError::Open { .. })));
-        assert!(check(&[STORE, ("listen", "0.0.0.0:80"), ("insecure", "true")], &[]).is_ok());
-        assert!(check(&[STORE, ("listen", "[::1]:80")], &[]).is_ok());
-    }
-
-    #[test]
-    fn a_password_is_never_printed() {
-        let error = check(&[("store", "http://me:secret@host")], &[]).unwrap_err();
-        assert!(!error.to_string().contains("secret"), "{error}");
-        let config = check(&[("store", "redis://me:se@cret@host:1/2")], &[]).unwrap();
-        assert_eq!(format!("{:?}", config.store), "redis://***@host:1/2");
     }
 }
