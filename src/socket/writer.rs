@@ -14,8 +14,9 @@ use crate::protocol::{Close, Encoding};
 
 /// Frames that go into one system call; the kernel takes up to 1024.
 const SLICES_MAX: usize = 64;
-/// Frames that may wait for a client before it is asked for no more.
+/// Frames and bytes that may wait for a client before nothing more is taken from it.
 const FRAMES_MAX: usize = 256;
+const BYTES_MAX: usize = 256 * 1024;
 
 /// A data frame with its header: the same bytes for every connection of this encoding.
 pub fn data_frame(encoding: Encoding, payload: Vec<u8>) -> Bytes {
@@ -62,6 +63,7 @@ fn bytes_of(mut frame: Frame<'_>) -> Bytes {
 #[derive(Default)]
 pub struct Outgoing {
     frames: VecDeque<Bytes>,
+    bytes: usize,
     /// Since when the client has taken less than there is.
     blocked_since: Option<Instant>,
 }
@@ -69,6 +71,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// Adds a frame.
     pub fn push(&mut self, frame: Bytes) {
+        self.bytes += frame.len();
         self.frames.push_back(frame);
     }
 
@@ -79,7 +82,7 @@ impl Outgoing {
 
     /// Whether there is so much that nothing should be asked for that brings more.
     pub fn is_full(&self) -> bool {
-        self.frames.len() >= FRAMES_MAX
+        self.frames.len() >= FRAMES_MAX || self.bytes >= BYTES_MAX
     }
 
     /// Since when the client has taken less than there is.
@@ -137,6 +140,7 @@ impl Outgoing {
     }
 
     fn advance(&mut self, mut written: usize) {
+        self.bytes -= written;
         while let Some(frame) = self.frames.front_mut() {
             let part = written.min(frame.len());
             frame.advance(part);
@@ -151,6 +155,6 @@ impl Outgoing {
 
 impl Extend<Bytes> for Outgoing {
     fn extend<T: IntoIterator<Item = Bytes>>(&mut self, frames: T) {
-        self.frames.extend(frames);
+        frames.into_iter().for_each(|frame| self.push(frame));
     }
 }

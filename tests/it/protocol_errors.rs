@@ -10,7 +10,8 @@ use crate::harness::raw::{BINARY, TEXT};
 use crate::harness::{Device, Encoding, Frame, Login, RawSocket, World, unique};
 
 /// Frames that are no object with an `op`.
-const MALFORMED: [&str; 9] = ["", "{", "null", "[]", "7", "\"login\"", "{}", r#"{"op":7}"#, r#"{"op":"ping"} x"#];
+const MALFORMED: [&str; 10] =
+    ["", "{", "null", "[]", r#"["ping"]"#, "7", "\"login\"", "{}", r#"{"op":7}"#, r#"{"op":"ping"} x"#];
 
 #[tokio::test]
 async fn a_malformed_frame_gets_bad_request_and_the_connection_lives_on() {
@@ -36,7 +37,17 @@ async fn a_malformed_msgpack_frame_gets_bad_request_and_the_connection_lives_on(
     let world = World::start(1).await;
     let mut device = Login::sub(&unique("shop"), "hand").encoding(Encoding::MsgPack).on(&world.url(0)).await;
     let ping = b"\x81\xa2op\xa4ping";
-    let frames: [&[u8]; 7] = [b"", b"\xc1", b"\xc0", b"\x90", b"\x80", b"\x81\xa2op", b"\x81\xa2op\xa4ping\x00"];
+    let frames: [&[u8]; 9] = [
+        b"",
+        b"\xc1",
+        b"\xc0",
+        b"\x90",
+        b"\x80",
+        b"\x81\xa2op",
+        b"\x81\xa2op\xa4ping\x00",
+        b"\x91\xa4ping",
+        b"\x81\x00\xa4ping",
+    ];
     for frame in frames {
         device.send_raw(Message::binary(frame.to_vec())).await;
         assert_eq!(device.expect("error").await["code"], "bad_request", "{frame:02x?}");
@@ -98,6 +109,8 @@ async fn an_unknown_op_is_named_and_is_no_malformed_frame() {
 async fn before_a_login_everything_but_login_ping_and_logout_is_not_logged_in() {
     let world = World::start(1).await;
     let mut device = Device::connect(&world.url(0), Encoding::Json).await;
+    device.refused("notify", json!({"type": 7}), "not_logged_in").await;
+    device.refused("frobnicate", json!({}), "not_logged_in").await;
     device.refused("notify", json!({"type": "t"}), "not_logged_in").await;
     device.refused("deal", json!({"id": "1-1", "status": "done"}), "not_logged_in").await;
     device.refused("list", json!({}), "not_logged_in").await;

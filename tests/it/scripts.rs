@@ -190,14 +190,30 @@ fn a_connect_takes_over_and_its_repeat_replaces_nothing() {
 }
 
 #[test]
+fn a_login_that_was_given_up_and_comes_late_takes_nothing_over() {
+    let shop = Shop::fresh();
+    shop.connect("d", "main", "c2", "");
+    let keys = ["devices", "mains", "cursors", "online", "head", "channel"];
+    let late = shop.try_run("connect", &keys, &["d", "sub", "c1", "node", "", "1000"]).unwrap_err();
+    assert!(late.contains("LATE"), "{late}");
+    assert!(shop.cli("HGET", "online", &["d"]).starts_with("c2"));
+    assert_eq!(shop.cli("SCARD", "mains", &[]), "1", "nor is the role changed");
+}
+
+#[test]
 fn a_late_disconnect_leaves_the_newer_presence() {
     let shop = Shop::fresh();
     shop.connect("d", "main", "c1", "");
     shop.connect("d", "main", "c2", "");
     let late = || shop.run("disconnect", &["devices", "online", "cursors"], &["d", "c1", "9-0"]);
     assert_eq!((late(), late()), (json!(0), json!(0)));
+    assert_eq!(shop.cli("HGET", "cursors", &["d"]), "0-0", "what the old connection settled may not hold any more");
     let due = || shop.run("disconnect", &["devices", "online", "cursors"], &["d", "c2", "9-0"]);
     assert_eq!((due(), due()), (json!(1), json!(0)));
+    assert_eq!(shop.cli("HGET", "cursors", &["d"]), "9-0");
+    shop.connect("d", "main", "c3", "");
+    shop.run("disconnect", &["devices", "online", "cursors"], &["d", "c3", "8-99"]);
+    assert_eq!(shop.cli("HGET", "cursors", &["d"]), "9-0", "a cursor never goes back");
     assert_eq!(shop.cli("HLEN", "online", &[]), "0");
     assert_eq!(shop.cli("SCARD", "mains", &[]), "1", "it stays registered");
 }

@@ -74,6 +74,8 @@ async fn a_list_is_read_page_by_page(world: &mut World) {
         main.refused("list", json!({"limit": limit}), "bad_request").await;
     }
     main.refused("list", json!({"after": "x"}), "bad_request").await;
+    let last = format!("{0}-{0}", u64::MAX);
+    assert!(ids(&mut main, json!({"after": last})).await.is_empty(), "nothing comes after the last id there is");
 }
 
 async fn a_list_shows_the_open_ones_and_those_of_a_status(world: &mut World) {

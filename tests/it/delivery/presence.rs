@@ -5,7 +5,11 @@ use serde_json::{Value, json};
 use super::on_one_and_two_nodes;
 use crate::harness::{Device, Encoding, Id, Login, SOON, World, eventually, id_of, unique};
 
-on_one_and_two_nodes!(a_first_login_starts_at_the_head, who_is_online_is_seen_from_every_node);
+on_one_and_two_nodes!(
+    of_many_logins_of_a_device_at_once_exactly_one_stays,
+    a_first_login_starts_at_the_head,
+    who_is_online_is_seen_from_every_node
+);
 
 async fn a_first_login_starts_at_the_head(world: &mut World) {
     let shop = unique("shop");
@@ -107,4 +111,28 @@ async fn a_tcp_connection_that_never_becomes_a_websocket_is_ended_in_time() {
     let ended = tokio::time::timeout(SOON, stream.read_to_end(&mut Vec::new())).await;
     assert!(ended.is_ok(), "a connection without a request is still open after {SOON:?}");
     world.assert_serves().await;
+}
+
+/// A takeover that was heard before the older login had joined its room was lost, and both stayed.
+async fn of_many_logins_of_a_device_at_once_exactly_one_stays(world: &mut World) {
+    let shop = unique("shop");
+    let login = Login::main(&shop, "till");
+    for _ in 0..5 {
+        let urls: Vec<String> = (0..16).map(|n| world.url(n)).collect();
+        let logins = urls.iter().map(|url| login.on(url));
+        let devices = futures_util::future::join_all(logins).await;
+        let mut watcher = Login::sub(&shop, "hand").on(&world.url(0)).await;
+        let online = watcher.request(json!({"op": "online", "role": "main"})).await;
+        let conn = online["devices"][0]["conn"].clone();
+        let mut stayed = 0;
+        for mut device in devices {
+            if device.welcome["conn"] == conn {
+                assert_eq!(device.request(json!({"op": "ping"})).await["op"], "pong");
+                stayed += 1;
+            } else {
+                assert_eq!(device.close_code().await.0, 4000);
+            }
+        }
+        assert_eq!(stayed, 1, "{online}");
+    }
 }

@@ -1,5 +1,7 @@
 //! The limits of frames and of rates, each from both sides.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -195,4 +197,59 @@ async fn connections_beyond_the_limit_are_refused_with_503() {
     assert_eq!(RawSocket::handshake(&url, &[]).await.0, 503);
     devices.pop().expect("three of them").close().await;
     eventually(SOON, "room for one more", async || RawSocket::handshake(&url, &[]).await.0 == 101).await;
+}
+
+/// Pings were answered without a limit, each with a write of its own.
+#[tokio::test]
+async fn a_flood_of_pings_is_told_to_slow_down_and_then_closed() {
+    let world = World::with(1, &[("LIMITS_SESSION_OPS_PER_S", "1")]).await;
+    let mut device = Login::sub(&unique("shop"), "hand").on(&world.url(0)).await;
+    for _ in 0..230 {
+        if device.try_send_raw(Message::Ping("x".into())).await.is_err() {
+            break;
+        }
+    }
+    let refused = device.next().await;
+    assert_eq!(refused["code"], "rate_limited", "{refused}");
+    assert_eq!(device.close_code().await.0, 4004);
+    world.assert_serves().await;
+}
+
+/// A connection that was blocked in a write looked at nothing else: neither its own time-outs, nor
+/// whether a newer login had taken over.
+#[tokio::test]
+async fn a_device_that_does_not_read_is_closed_when_it_is_replaced() {
+    let world = World::start(1).await;
+    let shop = unique("shop");
+    let mut till = Login::main(&shop, "till").on(&world.url(0)).await;
+    let mut hand = Login::sub(&shop, "hand").on(&world.url(0)).await;
+    let text = "x".repeat(60_000);
+    for _ in 0..20 {
+        hand.notify(json!({"type": "add", "data": text})).await;
+        let message = till.expect("message").await;
+        till.ack(message["id"].as_str().unwrap()).await;
+    }
+    let mut deaf = RawSocket::open(&world.url(0)).await;
+    deaf.send_op(&Login::main(&shop, "deaf").op()).await;
+    deaf.expect("welcome").await;
+    // Each answer is a megabyte, and none is read; what the buffers take is soon full.
+    for _ in 0..60 {
+        deaf.send_op(&json!({"op": "list"})).await;
+    }
+    let mut lists = -1.0;
+    eventually(SOON, "the relay to be unable to write any more", async || {
+        let before = lists;
+        tokio::time::sleep(Duration::from_millis(300)).await; // between two looks
+        lists = world.nodes[0].metrics().await.labelled("shoprelay_store_seconds_count", &[("op", "devices")]);
+        lists == before
+    })
+    .await;
+    assert!(lists < 60.0, "everything was written, so nothing was held up");
+    let _newer = Login::main(&shop, "deaf").on(&world.url(0)).await;
+    eventually(SOON, "the connection that does not read to be closed as replaced", async || {
+        world.nodes[0].metrics().await.labelled("shoprelay_closes_total", &[("code", "4000")]) >= 1.0
+    })
+    .await;
+    hand.notify(json!({"type": "add"})).await;
+    till.expect("message").await;
 }
