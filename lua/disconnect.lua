@@ -17,8 +17,8 @@ local device, conn, settled = ARGV[1], ARGV[2], ARGV[3]
 
 -- Ids hold numbers beyond 2^53, so they are compared as text: by length first.
 local function is_before(a, b)
-  local a_ms, a_n = string.match(a, '^(%d+)-(%d+)$')
-  local b_ms, b_n = string.match(b, '^(%d+)-(%d+)$')
+  local a_ms, a_n = string.match(a, '^(%d+)%-(%d+)$')
+  local b_ms, b_n = string.match(b, '^(%d+)%-(%d+)$')
   if a_ms ~= b_ms then return #a_ms < #b_ms or (#a_ms == #b_ms and a_ms < b_ms) end
   return #a_n < #b_n or (#a_n == #b_n and a_n < b_n)
 end
