@@ -58,7 +58,7 @@ pub const SETTINGS: &[Setting] = &[
         "store",
         "embedded:./shoprelay-data",
         Kind::Flag,
-        "where messages live: redis://, rediss://, redis+unix://",
+        "where messages live: embedded:<directory>, redis://, rediss://, redis+unix://",
     ),
     setting("store_ca", "", Kind::Flag, "PEM file of the authority to trust for rediss://, instead of the system's"),
     setting("store_prefix", "sr:", Kind::Flag, "what every key and channel in Redis begins with"),
@@ -343,10 +343,11 @@ fn address(text: &str) -> Result<Option<SocketAddr>, String> {
 
 fn store_url(text: &str) -> Result<StoreUrl, String> {
     let known = ["redis://", "rediss://", "redis+unix://"];
-    if known.iter().any(|scheme| text.starts_with(scheme)) {
+    let is_directory = text.strip_prefix("embedded:").is_some_and(|dir| !dir.is_empty());
+    if is_directory || known.iter().any(|scheme| text.starts_with(scheme)) {
         return Ok(StoreUrl(text.to_owned()));
     }
-    Err("this version stores in Redis; give redis://host:port, rediss://host:port or redis+unix:///path".into())
+    Err("give embedded:<directory>, redis://host:port, rediss://host:port or redis+unix:///path".into())
 }
 
 fn store_prefix(text: &str) -> Result<String, String> {
@@ -451,6 +452,14 @@ mod tests {
         assert!(matches!(check(&[STORE, ("listen", "0.0.0.0:80")], &[]), Err(ConfigError::Open { .. })));
         assert!(check(&[STORE, ("listen", "0.0.0.0:80"), ("insecure", "true")], &[]).is_ok());
         assert!(check(&[STORE, ("listen", "[::1]:80")], &[]).is_ok());
+    }
+
+    #[test]
+    fn without_a_store_messages_live_in_a_directory() {
+        assert_eq!(check(&[], &[]).unwrap().store.secret(), "embedded:./shoprelay-data");
+        assert!(check(&[("store", "embedded:/var/lib/a b")], &[]).is_ok());
+        let error = check(&[("store", "embedded:")], &[]).unwrap_err();
+        assert!(error.to_string().contains("give embedded:<directory>"), "{error}");
     }
 
     #[test]
