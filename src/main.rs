@@ -66,13 +66,11 @@ fn command() -> Command {
                 Arg::new("listen")
                     .long("listen")
                     .help("where devices connect, yours too [default: 127.0.0.1:8080, or a free port]"),
-                Arg::new("store").long("store").help("another store than a temporary one").hide(true),
             ]),
         )
 }
 
 fn demo(matches: &ArgMatches) -> ExitCode {
-    let text = |name: &str| matches.get_one::<String>(name).cloned();
     let lasts = matches.get_one::<u64>("seconds").map(|seconds| Duration::from_secs(*seconds));
     // The relay's own words would be written across the screen.
     if !std::io::stdout().is_terminal()
@@ -84,7 +82,7 @@ fn demo(matches: &ArgMatches) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("no threads can be started: {error}")),
     };
-    match runtime.block_on(demo::run(Options { lasts, listen: text("listen"), store: text("store") })) {
+    match runtime.block_on(demo::run(Options { lasts, listen: matches.get_one::<String>("listen").cloned() })) {
         Ok(summary) if summary.is_clean() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => fail(&error.to_string()),

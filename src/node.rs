@@ -23,8 +23,7 @@ use crate::proofs::Proofs;
 use crate::retention::Retention;
 use crate::session::SessionSettings;
 use crate::socket::{Relay, RelayParts};
-use crate::store::redis::RedisStore;
-use crate::store::{NodeReport, Store, StoreSettings};
+use crate::store::{self, NodeReport, Store, StoreSettings};
 
 /// Time between a node's heartbeats, which is also the deadline of one.
 const BEAT: Duration = Duration::from_secs(1);
@@ -39,9 +38,9 @@ pub enum StartError {
     #[error("{setting} {address} cannot be listened on: {cause}; stop what listens there, or choose another address")]
     Listen { setting: &'static str, address: SocketAddr, cause: std::io::Error },
     #[error("the store {url} cannot be used: {cause}")]
-    Store { url: String, cause: crate::store::redis::StartError },
+    Store { url: String, cause: store::OpenError },
     #[error("the store {url} stopped answering during the start: {cause}")]
-    Silent { url: String, cause: crate::store::StoreError },
+    Silent { url: String, cause: store::StoreError },
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
@@ -118,9 +117,8 @@ impl Node {
             deadline: config.timeouts.store,
             prefix: config.store_prefix.clone(),
         };
-        let started = RedisStore::start(config.store.secret(), config.store_ca.as_deref(), id.clone(), settings).await;
-        let (store, events) = started.map_err(|cause| StartError::Store { url: url.clone(), cause })?;
-        let store: Arc<dyn Store> = Arc::new(store);
+        let opened = store::open(config.store.secret(), config.store_ca.as_deref(), id.clone(), settings).await;
+        let (store, events) = opened.map_err(|cause| StartError::Store { url: url.clone(), cause })?;
         let hub = Arc::new(Hub::new(config.limits.shop_publishes_per_s));
         let nodes = Arc::new(Nodes::new(Instant::now()));
         let feed = Arc::new(Feed::new(hub.clone(), store.clone(), id.clone(), config.audit));

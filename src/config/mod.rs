@@ -64,7 +64,7 @@ pub const SETTINGS: &[Setting] = &[
         "store",
         "embedded:./shoprelay-data",
         Kind::Flag,
-        "where messages live: redis://, rediss://, redis+unix://",
+        "where messages live: embedded:<directory>, redis://, rediss://, redis+unix://",
     ),
     setting("store_ca", "", Kind::Flag, "PEM file of the authority to trust for rediss://, instead of the system's"),
     setting("store_prefix", "sr:", Kind::Flag, "what every key and channel in Redis begins with"),
@@ -307,10 +307,11 @@ fn address(text: &str) -> Result<Option<SocketAddr>, String> {
 
 fn store_url(text: &str) -> Result<StoreUrl, String> {
     let known = ["redis://", "rediss://", "redis+unix://"];
-    if known.iter().any(|scheme| text.starts_with(scheme)) {
+    let is_directory = text.strip_prefix("embedded:").is_some_and(|dir| !dir.is_empty());
+    if is_directory || known.iter().any(|scheme| text.starts_with(scheme)) {
         return Ok(StoreUrl(text.to_owned()));
     }
-    Err("this version stores in Redis; give redis://host:port, rediss://host:port or redis+unix:///path".into())
+    Err("give embedded:<directory>, redis://host:port, rediss://host:port or redis+unix:///path".into())
 }
 
 fn store_prefix(text: &str) -> Result<String, String> {

@@ -45,8 +45,6 @@ pub struct Options {
     pub lasts: Option<Duration>,
     /// Where devices connect; None for a well-known port or, where it is taken, a free one.
     pub listen: Option<String>,
-    /// Another store than a directory of its own.
-    pub store: Option<String>,
 }
 
 /// Why the demo cannot be shown.
@@ -82,13 +80,9 @@ pub async fn run(options: Options) -> Result<Summary, DemoError> {
 }
 
 fn config(options: &Options, directory: &TempDir) -> Result<Config, DemoError> {
-    let store = options.store.clone().unwrap_or_else(|| format!("embedded:{}", directory.path().display()));
-    // On a store that others use too, the demo keeps to itself.
-    let prefix = format!("demo-{:x}:", run_number());
     let listen = options.listen.clone().unwrap_or_else(|| free(LISTEN_PORT).to_string());
     let flags = [
-        ("store", store),
-        ("store_prefix", prefix),
+        ("store", format!("embedded:{}", directory.path().display())),
         ("listen", listen),
         ("api_listen", "none".into()),
         ("metrics_listen", free(METRICS_PORT).to_string()),

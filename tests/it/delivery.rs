@@ -9,7 +9,8 @@ mod list;
 mod notify;
 mod presence;
 
-/// Runs each function, which takes a `World`, as a test on one node and as a test across two.
+/// Runs each function, which takes a `World`, as a test on one node, across two, and on one with an
+/// embedded store.
 macro_rules! on_one_and_two_nodes {
     ($($name:ident),+ $(,)?) => {
         mod on_one_node {
@@ -17,6 +18,9 @@ macro_rules! on_one_and_two_nodes {
         }
         mod across_two_nodes {
             $(#[tokio::test] async fn $name() { super::$name(&mut crate::harness::World::start(2).await).await; })+
+        }
+        mod on_an_embedded_store {
+            $(#[tokio::test] async fn $name() { super::$name(&mut crate::harness::World::embedded(&[]).await).await; })+
         }
     };
 }

@@ -1,5 +1,7 @@
 //! The contract of [`Store`]: a suite over the trait that every engine has to pass, and what only
-//! an engine on a server can be put through.
+//! one of them can be put through.
 
+mod agreement;
+mod file;
 mod suite;
 mod weather;

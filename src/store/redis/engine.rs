@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use crate::store::redis::scripts::{self, MARKS_MAX, PublishCall, RawEntry, TRIM_
 use crate::store::redis::{RedisStore, hashes, payload};
 use crate::store::{
     Beat, Connect, Connected, Device, Mark, Marked, NodeReport, Online, Page, PageLimit, Publish, Published, Receipt,
-    SetStatus, Signalled, StatusSet, Store, StoreError, Stored,
+    SetStatus, Signalled, StatusSet, Store, StoreError, Stored, timed,
 };
 
 /// Commands of one pipeline.
@@ -351,11 +351,4 @@ fn unwritable(call: &'static str, error: RecordError) -> StoreError {
 
 fn queued<T>(queued: Result<T, fred::error::Error>) -> Result<T, StoreError> {
     queued.map_err(|error| store_error("pipeline", error))
-}
-
-async fn timed<T>(op: StoreOp, call: impl Future<Output = T>) -> T {
-    let began = Instant::now();
-    let outcome = call.await;
-    metrics::store_call(op, began.elapsed());
-    outcome
 }

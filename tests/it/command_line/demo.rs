@@ -10,7 +10,6 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::harness::{Login, SOON};
-use crate::redis_server::RedisServer;
 
 /// The longest that a demo of some seconds takes, on a machine that does much else.
 const DEMO_MAX: Duration = Duration::from_secs(60);
@@ -18,7 +17,7 @@ const DEMO_MAX: Duration = Duration::from_secs(60);
 /// What the demo's command line begins with. The temporary directory is the test's, so that it can see
 /// what is left behind.
 fn demo(temporary: &TempDir, args: &[&str]) -> Command {
-    let mut command = Command::from(super::shoprelay(&["demo", "--store", &RedisServer::shared().url()]));
+    let mut command = Command::from(super::shoprelay(&["demo"]));
     command.args(args).env("TMPDIR", temporary.path()).kill_on_drop(true);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command

@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 
 use super::on_one_and_two_nodes;
 use crate::harness::recorder::Acks;
-use crate::harness::{
-    Event, Id, Login, NodeOptions, NodeProcess, Publisher, Recorder, SOON, World, eventually, id_of, unique,
-};
+use crate::harness::{Event, Id, Login, NodeProcess, Publisher, Recorder, SOON, World, eventually, id_of, unique};
 
 on_one_and_two_nodes!(
     stored_before_accepted,
@@ -27,8 +25,7 @@ async fn stored_before_accepted(world: &mut World) {
     let mut sub = Login::sub(&shop, "hand").on(&world.url(1)).await;
     for n in 0..20 {
         let id = sub.notify(json!({"type": "add", "data": n})).await;
-        let stored = world.redis.cli(&["XRANGE", &world.log_key(&shop), &id, &id]);
-        assert!(stored.contains(&id), "accepted as {id}, but the log has {stored:?}");
+        world.assert_stored(&shop, &id);
     }
 }
 
@@ -183,8 +180,8 @@ async fn refuse_never_lose(world: &mut World) {
 
 /// A log that nobody empties refuses, and whoever was away gets exactly what was accepted.
 async fn refuses_when_the_log_is_full(world: &World) {
-    let mut options: NodeOptions = NodeOptions::new(world.redis.url());
-    options = options.set("LIMITS_LOG_ENTRIES", "50");
+    let (options, _place) = world.options_of_another();
+    let options = options.set("LIMITS_LOG_ENTRIES", "50");
     let mut urls = Vec::new();
     let mut nodes = Vec::new();
     for _ in &world.nodes {

@@ -8,14 +8,14 @@ use serde_json::json;
 use crate::harness::{Encoding, Id, Login, NodeProcess, Publisher, Recorder, SOON, Urls, World, eventually, unique};
 
 /// Mains and publishers of one shop, spread over the nodes.
-struct Load {
+pub(super) struct Load {
     shop: String,
     mains: Vec<Recorder>,
-    publishers: Vec<Publisher>,
+    pub(super) publishers: Vec<Publisher>,
 }
 
 impl Load {
-    async fn start(urls: &Urls, count: usize) -> Load {
+    pub(super) async fn start(urls: &Urls, count: usize) -> Load {
         let shop = unique("shop");
         let mut mains = Vec::new();
         for n in 0..4 {
@@ -32,7 +32,7 @@ impl Load {
     }
 
     /// Waits for the end and checks that every main got exactly what was accepted, in order.
-    async fn assert_nothing_lost(self) {
+    pub(super) async fn assert_nothing_lost(self) {
         let mut accepted = BTreeSet::new();
         for publisher in self.publishers {
             accepted.extend(publisher.finish().await);

@@ -34,7 +34,7 @@ async fn while_redis_is_paused_a_notify_is_refused_as_unavailable_and_sockets_st
     let mut main = Login::main(&shop, "till").on(&world.url(0)).await;
     let mut sub = Login::sub(&shop, "hand").on(&world.url(1)).await;
     let mut accepted: BTreeSet<Id> = [Id::of(&sub.notify(json!({"type": "before"})).await)].into();
-    world.redis.pause();
+    world.redis().pause();
     let key = unique("key");
     let asked = Instant::now();
     let refused = sub.refused("notify", json!({"type": "during", "key": key}), "unavailable").await;
@@ -47,7 +47,7 @@ async fn while_redis_is_paused_a_notify_is_refused_as_unavailable_and_sockets_st
     // Sockets are served as far as that goes without a store.
     assert_eq!(sub.request(json!({"op": "ping"})).await["op"], "pong");
     assert_eq!(main.request(json!({"op": "ping"})).await["op"], "pong");
-    world.redis.resume();
+    world.redis().resume();
     accepted.insert(notify_until_accepted(&mut sub, json!({"type": "during", "key": key})).await);
     accepted.insert(notify_until_accepted(&mut sub, json!({"type": "after"})).await);
     let came: BTreeSet<Id> = main.take(accepted.len()).await.into_iter().collect();
@@ -60,12 +60,12 @@ async fn while_redis_is_paused_a_notify_is_refused_as_unavailable_and_sockets_st
 #[tokio::test]
 async fn a_login_while_redis_is_paused_is_unavailable_and_may_be_tried_again() {
     let world = World::start(1).await;
-    world.redis.pause();
+    world.redis().pause();
     let login = Login::main(&unique("shop"), "till");
     let mut device = Device::connect(&world.url(0), crate::harness::Encoding::Json).await;
     let error = device.refused("login", login.op(), "unavailable").await;
     assert!(error["retry_after_ms"].is_u64(), "{error}");
-    world.redis.resume();
+    world.redis().resume();
     eventually(
         2 * SOON,
         "the login to succeed on the same connection",
@@ -83,12 +83,12 @@ async fn acknowledgements_wait_while_redis_is_paused() {
     let mut sub = Login::sub(&shop, "hand").on(&world.url(0)).await;
     let id = sub.notify(json!({"type": "add", "receipt": true})).await;
     assert_eq!(main.expect("message").await["id"], id.as_str());
-    world.redis.pause();
+    world.redis().pause();
     main.ack(&id).await;
     // An answer after it: the node has taken the ack, and can't store it.
     main.expect_nothing().await;
     sub.refused("notify", json!({"type": "x"}), "unavailable").await;
-    world.redis.resume();
+    world.redis().resume();
     let receipt = sub.next_where(|op| op["op"] == "receipt").await;
     assert_eq!(receipt["message"], id.as_str());
 }
@@ -134,7 +134,7 @@ async fn killing_the_subscribers_under_load_loses_nothing() {
         Publisher::start(Login::sub(&shop, "hand"), &urls, 400, Duration::from_millis(2), json!({"type": "add"}));
     for count in [50, 150, 250, 350] {
         publisher.wait_accepted(count).await;
-        world.redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        world.redis().cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     }
     let accepted = publisher.finish().await;
     for main in mains {

@@ -29,6 +29,8 @@ pub use raw::{Frame, RawSocket};
 pub use recorder::{Recorder, Urls};
 pub use wire::{Encoding, Id, id_of};
 
+use tempfile::TempDir;
+
 use crate::redis_server::RedisServer;
 
 /// How long a test waits for what should come at once.
@@ -70,6 +72,12 @@ pub fn unix_ms() -> u64 {
     age.expect("the clock is past 1970").as_millis() as u64
 }
 
+/// A node on a directory of its own, which goes when it is dropped.
+pub fn embedded_options() -> (NodeOptions, TempDir) {
+    let dir = TempDir::with_prefix("shoprelay-node-").expect("a directory can be made");
+    (NodeOptions::new(format!("embedded:{}", dir.path().join("data").display())), dir)
+}
+
 /// A store prefix of this test's own.
 pub fn unique_prefix() -> String {
     format!("{}:", unique("t"))
@@ -82,11 +90,17 @@ pub async fn two_nodes(redis: &RedisServer) -> [NodeProcess; 2] {
     [first, second]
 }
 
-/// A Redis and some nodes on it, for a test that does not care how many.
+/// A store and some nodes on it, for a test that does not care how many or which.
 pub struct World {
-    pub redis: RedisServer,
     pub nodes: Vec<NodeProcess>,
     pub options: NodeOptions,
+    place: Place,
+}
+
+/// Where a world's messages live.
+enum Place {
+    Redis(RedisServer),
+    Directory(TempDir),
 }
 
 impl World {
@@ -98,7 +112,16 @@ impl World {
     /// `count` nodes with these settings: `("LIMITS_WINDOW", "4")` is `SHOPRELAY_LIMITS_WINDOW=4`.
     pub async fn with(count: usize, settings: &[(&str, &str)]) -> World {
         let redis = RedisServer::start().await;
-        let mut options = NodeOptions::new(redis.url());
+        World::on(NodeOptions::new(redis.url()), Place::Redis(redis), count, settings).await
+    }
+
+    /// One node that keeps its messages in a directory of its own.
+    pub async fn embedded(settings: &[(&str, &str)]) -> World {
+        let (options, dir) = embedded_options();
+        World::on(options, Place::Directory(dir), 1, settings).await
+    }
+
+    async fn on(mut options: NodeOptions, place: Place, count: usize, settings: &[(&str, &str)]) -> World {
         for (name, value) in settings {
             options = options.set(name, value);
         }
@@ -106,7 +129,41 @@ impl World {
         for _ in 0..count {
             nodes.push(NodeProcess::start(&options).await);
         }
-        World { redis, nodes, options }
+        World { nodes, options, place }
+    }
+
+    /// The world's Redis.
+    ///
+    /// # Panics
+    /// Where it has none.
+    pub fn redis(&self) -> &RedisServer {
+        match &self.place {
+            Place::Redis(redis) => redis,
+            Place::Directory(_) => panic!("this world has no Redis"),
+        }
+    }
+
+    /// A store of the same kind that is empty, and what has to be kept as long as it is used.
+    pub fn options_of_another(&self) -> (NodeOptions, Option<TempDir>) {
+        match &self.place {
+            Place::Redis(redis) => (NodeOptions::new(redis.url()), None),
+            Place::Directory(_) => {
+                let (options, dir) = embedded_options();
+                (options, Some(dir))
+            }
+        }
+    }
+
+    /// Checks that a message is in the log at this moment. A file is its node's alone while that runs;
+    /// what is in it is seen when the node has been killed.
+    ///
+    /// # Panics
+    /// Where it is not.
+    pub fn assert_stored(&self, shop: &str, id: &str) {
+        if let Place::Redis(redis) = &self.place {
+            let stored = redis.cli(&["XRANGE", &self.log_key(shop), id, id]);
+            assert!(stored.contains(id), "accepted as {id}, but the log has {stored:?}");
+        }
     }
 
     /// Where the `n`th device connects: the nodes take turns.

@@ -6,11 +6,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use shoprelay::ids::{ConnId, DeviceId, MessageId, NodeId, OnceKey, ShopId};
 use shoprelay::message::{Audience, Content, Entry, Message, Origin, Role, Signal, Value};
+use shoprelay::store::embedded::EmbeddedStore;
 use shoprelay::store::redis::RedisStore;
 use shoprelay::store::{
     Connect, Connected, Dealt, FeedEvent, Mark, Marked, NodeReport, Page, PageLimit, Publish, Published, Receipt,
     SetStatus, Signalled, StatusSet, Store, StoreError, StoreSettings,
 };
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use crate::redis_server::{RedisServer, fresh_prefix};
@@ -23,13 +25,22 @@ pub struct Bench {
     pub store: Box<dyn Store>,
     pub feed: mpsc::Receiver<FeedEvent>,
     pub node: NodeId,
+    /// Where an engine without a server keeps its file.
+    _dir: Option<TempDir>,
 }
 
 impl Bench {
+    pub async fn on_embedded() -> Bench {
+        let node = NodeId::fresh();
+        let dir = TempDir::with_prefix("shoprelay-store-").unwrap();
+        let (store, feed) = EmbeddedStore::start(dir.path().join("data"), node.clone(), settings()).await.unwrap();
+        Bench { store: Box::new(store), feed, node, _dir: Some(dir) }
+    }
+
     pub async fn on_redis(url: &str) -> Bench {
         let node = NodeId::fresh();
         let (store, feed) = RedisStore::start(url, None, node.clone(), settings()).await.unwrap();
-        Bench { store: Box::new(store), feed, node }
+        Bench { store: Box::new(store), feed, node, _dir: None }
     }
 
     pub async fn next(&mut self) -> FeedEvent {
@@ -52,6 +63,14 @@ macro_rules! conformance {
             $(#[tokio::test]
             async fn $name() {
                 let mut bench = super::Bench::on_redis(&super::RedisServer::shared().url()).await;
+                super::$name(&mut bench).await;
+                bench.store.close().await;
+            })+
+        }
+        mod on_embedded {
+            $(#[tokio::test]
+            async fn $name() {
+                let mut bench = super::Bench::on_embedded().await;
                 super::$name(&mut bench).await;
                 bench.store.close().await;
             })+

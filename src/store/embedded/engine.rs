@@ -1,0 +1,262 @@
+//! The store's operations, one by one; see [`super`].
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use redb::ReadTransaction;
+use tokio::time::timeout;
+
+use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId, unix_ms};
+use crate::message::{Audience, Signal, StatusChange};
+use crate::metrics::StoreOp;
+use crate::store::embedded::changes::{
+    Change, ConnectDevice, DealWith, DisconnectDevice, ForgetDevice, MarkDelivered, Nudge, PublishMessage,
+    RememberShop, TrimLog,
+};
+use crate::store::embedded::tables::Failure;
+use crate::store::embedded::writer::job;
+use crate::store::embedded::{EmbeddedStore, queries};
+use crate::store::record::{self, RecordError};
+use crate::store::{
+    Beat, Connect, Connected, Device, FeedEvent, Mark, Marked, NodeReport, Online, Page, PageLimit, Publish, Published,
+    Receipt, SetStatus, Signalled, StatusSet, Store, StoreError, timed,
+};
+
+/// Marks of one change.
+const MARKS_MAX: usize = 1000;
+/// Entries that one change removes, so that it does not hold up everyone else.
+const TRIM_ENTRIES_MAX: usize = 1000;
+/// A node that was not heard of for so long is forgotten.
+const BEAT_KEPT: Duration = Duration::from_secs(3600);
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn publish(&self, shop: &ShopId, publish: &Publish) -> Result<Published, StoreError> {
+        let Publish { message, key } = publish.clone();
+        let record = record::encode_message(&message).map_err(|error| unwritable("publish", error))?;
+        let change = PublishMessage { shop: shop.clone(), message, record, key };
+        timed(StoreOp::Publish, self.change("publish", change)).await
+    }
+
+    async fn signal(&self, shop: &ShopId, signal: &Signal) -> Result<Signalled, StoreError> {
+        timed(StoreOp::Signal, self.send_signal(shop, signal)).await
+    }
+
+    async fn send_receipts(&self, shop: &ShopId, receipts: &[Receipt]) -> Result<(), StoreError> {
+        for receipt in receipts {
+            self.feed.tell(FeedEvent::Receipt { shop: shop.clone(), receipt: receipt.clone() });
+        }
+        Ok(())
+    }
+
+    async fn mark_delivered(&self, shop: &ShopId, marks: &[Mark]) -> Result<Vec<Marked>, StoreError> {
+        let mut outcomes = Vec::with_capacity(marks.len());
+        for marks in marks.chunks(MARKS_MAX) {
+            let change = MarkDelivered { shop: shop.clone(), marks: marks.to_vec() };
+            outcomes.extend(timed(StoreOp::MarkDelivered, self.change("mark_delivered", change)).await?);
+        }
+        Ok(outcomes)
+    }
+
+    async fn connect(&self, shop: &ShopId, connect: &Connect) -> Result<Connected, StoreError> {
+        let change = ConnectDevice { shop: shop.clone(), connect: connect.clone() };
+        timed(StoreOp::Connect, self.change("connect", change)).await
+    }
+
+    async fn disconnect(
+        &self,
+        shop: &ShopId,
+        device: &DeviceId,
+        conn: &ConnId,
+        settled: Option<MessageId>,
+    ) -> Result<bool, StoreError> {
+        let change = DisconnectDevice { shop: shop.clone(), device: device.clone(), conn: conn.clone(), settled };
+        timed(StoreOp::Disconnect, self.change("disconnect", change)).await
+    }
+
+    async fn set_status(&self, shop: &ShopId, change: &SetStatus) -> Result<StatusSet, StoreError> {
+        let entry = StatusChange {
+            message: change.message,
+            status: change.status.clone(),
+            by: change.by.clone(),
+            sender: change.sender.clone(),
+        };
+        let record = record::encode_status(&entry).map_err(|error| unwritable("set_status", error))?;
+        let change = DealWith { shop: shop.clone(), change: change.clone(), entry, record };
+        timed(StoreOp::SetStatus, self.change("set_status", change)).await
+    }
+
+    async fn read(&self, shop: &ShopId, after: MessageId, limit: PageLimit) -> Result<Page, StoreError> {
+        let shop = shop.clone();
+        timed(StoreOp::Read, self.query("read", move |view| queries::read(view, &shop, after, limit))).await
+    }
+
+    async fn heads(&self, shops: &[ShopId]) -> Result<Vec<MessageId>, StoreError> {
+        let shops = shops.to_vec();
+        timed(StoreOp::Heads, self.query("heads", move |view| queries::heads(view, &shops))).await
+    }
+
+    async fn devices(&self, shop: &ShopId) -> Result<Vec<Device>, StoreError> {
+        let shop = shop.clone();
+        timed(StoreOp::Devices, self.query("devices", move |view| queries::devices(view, &shop))).await
+    }
+
+    async fn online(&self, shop: &ShopId) -> Result<Vec<Online>, StoreError> {
+        let (shop, holder) = (shop.clone(), self.node.clone());
+        timed(StoreOp::Online, self.query("online", move |view| queries::online(view, &shop, &holder))).await
+    }
+
+    async fn trim(&self, shop: &ShopId, through: MessageId, entries_max: usize) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        while removed < entries_max {
+            let entries_max = (entries_max - removed).min(TRIM_ENTRIES_MAX);
+            let change = TrimLog { shop: shop.clone(), through, entries_max };
+            let count = timed(StoreOp::Trim, self.change("trim", change)).await?;
+            removed += count;
+            if count < entries_max {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn log_len(&self, shop: &ShopId) -> Result<u64, StoreError> {
+        let shop = shop.clone();
+        timed(StoreOp::Other, self.query("log_len", move |view| queries::log_len(view, &shop))).await
+    }
+
+    async fn forget(&self, shop: &ShopId, device: &DeviceId, seen_before_ms: u64) -> Result<bool, StoreError> {
+        let change = ForgetDevice { shop: shop.clone(), device: device.clone(), seen_before_ms };
+        timed(StoreOp::Forget, self.change("forget", change)).await
+    }
+
+    async fn shops(&self) -> Result<Vec<ShopId>, StoreError> {
+        timed(StoreOp::Other, self.query("shops", queries::shops)).await
+    }
+
+    async fn claim(&self, task: &str, node: &NodeId, lease: Duration) -> Result<bool, StoreError> {
+        let now = Instant::now();
+        let claims = &mut self.memory.lock().claims;
+        claims.retain(|_, (_, until)| *until > now);
+        let (holder, until) = claims.entry(task.to_owned()).or_insert_with(|| (node.clone(), now));
+        if holder != node {
+            return Ok(false);
+        }
+        *until = now + lease;
+        Ok(true)
+    }
+
+    async fn beat(&self, node: &NodeId, _report: &NodeReport) -> Result<Vec<Beat>, StoreError> {
+        if !self.slot.is_open() {
+            // Where nobody asks for anything else, nothing else makes the writer try again.
+            return self.change("beat", Nudge).await.map(|()| Vec::new());
+        }
+        let now = Instant::now();
+        let beats = &mut self.memory.lock().beats;
+        beats.retain(|_, (_, heard)| now.saturating_duration_since(*heard) < BEAT_KEPT);
+        beats.insert(node.clone(), (unix_ms(), now));
+        let beat = |(node, (at_ms, heard)): (&NodeId, &(u64, Instant))| Beat {
+            node: node.clone(),
+            at_ms: *at_ms,
+            age: now.saturating_duration_since(*heard),
+        };
+        Ok(beats.iter().map(beat).collect())
+    }
+
+    async fn leave(&self, node: &NodeId) -> Result<(), StoreError> {
+        self.memory.lock().beats.remove(node);
+        Ok(())
+    }
+
+    async fn subscribe(&self, shop: &ShopId) -> Result<(), StoreError> {
+        timed(StoreOp::Subscribe, self.join(shop)).await
+    }
+
+    async fn unsubscribe(&self, shop: &ShopId) -> Result<(), StoreError> {
+        self.feed.leave(shop);
+        Ok(())
+    }
+
+    fn now_ms(&self) -> u64 {
+        unix_ms()
+    }
+
+    fn is_hearing(&self) -> bool {
+        self.queue.lock().is_some()
+    }
+
+    async fn close(&self) {
+        // The writer ends when it has done what was asked of it before.
+        drop(self.queue.lock().take());
+        let Some(tasks) = self.tasks.lock().take() else { return };
+        // It ends in no other way than by returning.
+        let _ = tokio::task::spawn_blocking(move || tasks.writer.join()).await;
+        tasks.gaps.abort();
+        // It was ended just now, and says so.
+        let _ = tasks.gaps.await;
+    }
+}
+
+impl EmbeddedStore {
+    /// Hands a change to the writer, and waits until it is on disk.
+    async fn change<C: Change>(&self, call: &'static str, change: C) -> Result<C::Outcome, StoreError> {
+        let closed = || StoreError::Unavailable("the store is closed".into());
+        let queue = self.queue.lock().clone().ok_or_else(closed)?;
+        let (job, outcome) = job(call, change);
+        let asking = async {
+            queue.send(job).await.map_err(|_| closed())?;
+            drop(queue);
+            outcome.await.unwrap_or_else(|_| Err(closed()))
+        };
+        within(self.settings.deadline, asking).await
+    }
+
+    /// Reads from what is committed, on a thread that may wait for the disk.
+    async fn query<T: Send + 'static>(
+        &self,
+        call: &'static str,
+        query: impl FnOnce(&ReadTransaction) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let slot = self.slot.clone();
+        let asking = tokio::task::spawn_blocking(move || query(&slot.begin_read()?));
+        let asking = async {
+            let answer = asking.await.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+            answer.map_err(|failure| failure.of_call(call))
+        };
+        within(self.settings.deadline, asking).await
+    }
+
+    async fn send_signal(&self, shop: &ShopId, signal: &Signal) -> Result<Signalled, StoreError> {
+        if let Audience::Devices(devices) = &signal.content.to {
+            let (of, devices) = (shop.clone(), devices.clone());
+            if !self.query("signal", move |view| queries::is_any_registered(view, &of, devices.as_slice())).await? {
+                return Ok(Signalled::NoSuchDevice);
+            }
+        }
+        let (shop, signal, publisher) = (shop.clone(), signal.clone(), Some(self.node.clone()));
+        self.feed.tell(FeedEvent::Signal { shop, signal, publisher });
+        Ok(Signalled::Sent)
+    }
+
+    async fn join(&self, shop: &ShopId) -> Result<(), StoreError> {
+        let of = shop.clone();
+        if !self.query("subscribe", move |view| queries::is_remembered(view, &of)).await? {
+            match self.change("subscribe", RememberShop { shop: shop.clone() }).await {
+                // A shop with messages is on the list already, and its devices are to empty the store.
+                Ok(()) | Err(StoreError::Full) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.feed.join(shop);
+        Ok(())
+    }
+}
+
+async fn within<T>(deadline: Duration, asking: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = || StoreError::Unavailable(format!("no answer from the store's disk in {deadline:?}").into());
+    timeout(deadline, asking).await.unwrap_or_else(|_| Err(late()))
+}
+
+fn unwritable(call: &'static str, error: RecordError) -> StoreError {
+    StoreError::Nonsense { call, seen: error.to_string() }
+}

@@ -1,0 +1,367 @@
+//! The tables of the database file, and what their rows hold.
+//!
+//! Owns the layout: a change that an older version would misread raises [`FORMAT`]. Everything of a
+//! shop is keyed by the shop first, so that a shop's rows lie together. Never decides anything;
+//! called by [`super::changes`], [`super::queries`] and [`super::disk`].
+
+use std::io;
+
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId};
+use crate::message::{Origin, Role};
+use crate::store::{Dealt, StoreError};
+
+/// The number of this layout.
+pub const FORMAT: u64 = 1;
+/// The row of [`META`] that holds [`FORMAT`].
+pub const FORMAT_ROW: &str = "format";
+
+/// Shop and the two numbers of an entry's id.
+pub type EntryKey = (&'static str, u64, u64);
+/// Shop and device.
+pub type DeviceKey = (&'static str, &'static str);
+
+/// Numbers about the file itself.
+pub const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// Shop -> the two numbers of the head, entries in the log, registered mains.
+pub const SHOPS: TableDefinition<&str, (u64, u64, u64, u64)> = TableDefinition::new("shops");
+/// Entry -> its record; see [`crate::store::record`].
+pub const LOG: TableDefinition<EntryKey, &[u8]> = TableDefinition::new("log");
+/// Entry -> [`Fate`]; only for entries that have one.
+pub const FATES: TableDefinition<EntryKey, &[u8]> = TableDefinition::new("fates");
+/// Device -> [`DeviceRow`].
+pub const DEVICES: TableDefinition<DeviceKey, &[u8]> = TableDefinition::new("devices");
+/// Device -> the two numbers of its cursor. Apart from the registry, for acknowledgements are by far
+/// the most frequent change, and these rows are small.
+pub const CURSORS: TableDefinition<DeviceKey, (u64, u64)> = TableDefinition::new("cursors");
+/// Shop and idempotency key -> the two numbers of the id stored under it, and when it ends, in
+/// milliseconds since 1970.
+pub const ONCE: TableDefinition<(&str, &str), (u64, u64, u64)> = TableDefinition::new("once");
+/// The rows of [`ONCE`] in the order in which they end.
+pub const ONCE_ENDS: TableDefinition<(u64, &str, &str), ()> = TableDefinition::new("once_ends");
+
+/// Why a change or a query came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The file. A transaction that met it is lost, with everything in it.
+    #[error(transparent)]
+    File(Box<redb::Error>),
+    /// A row that this version cannot read. Nothing was changed.
+    #[error("a row of the table {table} cannot be read")]
+    Row { table: &'static str },
+    /// The file is closed, or could not be opened again yet.
+    #[error("the store's file is closed")]
+    Closed,
+    /// redb found itself in a state that it holds for impossible. The transaction is lost.
+    #[error("the database failed within itself")]
+    Panic,
+}
+
+/// redb has an error type for each step.
+macro_rules! from_redb {
+    ($($error:ty),+) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Failure {
+                Failure::File(Box::new(error.into()))
+            }
+        })+
+    };
+}
+from_redb!(
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError,
+    redb::CommitError,
+    redb::SetDurabilityError,
+    redb::DatabaseError
+);
+
+/// Whether an error of the disk says that there is no room for more.
+pub fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded)
+}
+
+impl Failure {
+    /// Whether it says that there is no room for more.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Failure::File(error) if matches!(&**error, redb::Error::Io(cause) if is_no_room(cause)))
+    }
+
+    /// What it means to who called.
+    pub fn of_call(self, call: &'static str) -> StoreError {
+        match self {
+            full if full.is_full() => StoreError::Full,
+            Failure::Row { table } => StoreError::Nonsense { call, seen: format!("a broken row of {table}") },
+            Failure::File(error) => StoreError::Unavailable(error),
+            gone @ (Failure::Closed | Failure::Panic) => StoreError::Unavailable(Box::new(gone)),
+        }
+    }
+}
+
+/// A row of [`SHOPS`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ShopRow {
+    pub head: MessageId,
+    pub entries: u64,
+    pub mains: u64,
+}
+
+impl From<(u64, u64, u64, u64)> for ShopRow {
+    fn from((ms, n, entries, mains): (u64, u64, u64, u64)) -> ShopRow {
+        ShopRow { head: MessageId { ms, n }, entries, mains }
+    }
+}
+
+/// A row of [`DEVICES`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeviceRow {
+    pub role: Role,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<Box<str>>,
+    pub first_seen: u64,
+    pub last_seen: u64,
+    pub registered_at: MessageId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    presence: Option<Presence>,
+}
+
+/// Which connection a device has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Presence {
+    pub conn: ConnId,
+    pub node: Box<str>,
+    pub since: u64,
+    /// The process that wrote it. What another one wrote holds no more: that process is gone.
+    holder: Box<str>,
+}
+
+impl DeviceRow {
+    /// A device that nobody knew before.
+    pub fn new(role: Role, now_ms: u64, head: MessageId) -> DeviceRow {
+        DeviceRow {
+            role,
+            groups: Vec::new(),
+            user: None,
+            meta: None,
+            first_seen: now_ms,
+            last_seen: now_ms,
+            registered_at: head,
+            presence: None,
+        }
+    }
+
+    /// Whether it is registered as a main.
+    pub fn is_main(&self) -> bool {
+        self.role == Role::Main
+    }
+
+    /// Its connection, if this process holds it.
+    pub fn presence(&self, holder: &NodeId) -> Option<&Presence> {
+        self.presence.as_ref().filter(|presence| *presence.holder == *holder.as_str())
+    }
+
+    /// Gives it this connection.
+    pub fn come(&mut self, holder: &NodeId, conn: &ConnId, node: &NodeId, since: u64) {
+        let (node, holder) = (node.as_str().into(), holder.as_str().into());
+        self.presence = Some(Presence { conn: conn.clone(), node, since, holder });
+    }
+
+    /// Ends its connection.
+    pub fn go(&mut self) {
+        self.presence = None;
+    }
+}
+
+/// A row of [`FATES`]: what has become of an entry since it was stored.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Fate {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dealt: Option<(Name, By)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unseen_by: Vec<DeviceId>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum By {
+    Device(DeviceId, Role),
+    Api(Name),
+}
+
+impl Fate {
+    /// Who dealt with it last.
+    pub fn dealt(&self) -> Option<Dealt> {
+        let (status, by) = self.dealt.clone()?;
+        let by = match by {
+            By::Device(device, role) => Origin::Device { device, role },
+            By::Api(name) => Origin::Api { name },
+        };
+        Some(Dealt { status, by })
+    }
+
+    /// Notes who dealt with it.
+    pub fn deal(&mut self, status: &Name, by: &Origin) {
+        let by = match by {
+            Origin::Device { device, role } => By::Device(device.clone(), *role),
+            Origin::Api { name } => By::Api(name.clone()),
+        };
+        self.dealt = Some((status.clone(), by));
+    }
+}
+
+/// A row from its bytes.
+///
+/// # Errors
+/// [`Failure::Row`]
+pub fn decode<'a, T: Deserialize<'a>>(table: &'static str, bytes: &'a [u8]) -> Result<T, Failure> {
+    rmp_serde::from_slice(bytes).map_err(|_| Failure::Row { table })
+}
+
+/// The bytes of a row.
+///
+/// # Errors
+/// [`Failure::Row`]
+pub fn encode<T: Serialize>(table: &'static str, row: &T) -> Result<Vec<u8>, Failure> {
+    rmp_serde::to_vec_named(row).map_err(|_| Failure::Row { table })
+}
+
+/// The key of an entry.
+pub fn entry_key(shop: &ShopId, id: MessageId) -> (&str, u64, u64) {
+    (shop.as_str(), id.ms, id.n)
+}
+
+/// The key of a device.
+pub fn device_key<'a>(shop: &'a ShopId, device: &'a DeviceId) -> (&'a str, &'a str) {
+    (shop.as_str(), device.as_str())
+}
+
+/// The tables, open for one transaction that changes them.
+pub struct Tables<'t> {
+    pub shops: Table<'t, &'static str, (u64, u64, u64, u64)>,
+    pub log: Table<'t, EntryKey, &'static [u8]>,
+    pub fates: Table<'t, EntryKey, &'static [u8]>,
+    pub devices: Table<'t, DeviceKey, &'static [u8]>,
+    pub cursors: Table<'t, DeviceKey, (u64, u64)>,
+    pub once: Table<'t, (&'static str, &'static str), (u64, u64, u64)>,
+    pub once_ends: Table<'t, (u64, &'static str, &'static str), ()>,
+}
+
+impl<'t> Tables<'t> {
+    /// Opens them all, and makes those that are not there.
+    ///
+    /// # Errors
+    /// [`Failure::File`]
+    pub fn open(transaction: &'t WriteTransaction) -> Result<Tables<'t>, Failure> {
+        Ok(Tables {
+            shops: transaction.open_table(SHOPS)?,
+            log: transaction.open_table(LOG)?,
+            fates: transaction.open_table(FATES)?,
+            devices: transaction.open_table(DEVICES)?,
+            cursors: transaction.open_table(CURSORS)?,
+            once: transaction.open_table(ONCE)?,
+            once_ends: transaction.open_table(ONCE_ENDS)?,
+        })
+    }
+
+    pub fn shop(&self, shop: &ShopId) -> Result<Option<ShopRow>, Failure> {
+        Ok(self.shops.get(shop.as_str())?.map(|row| row.value().into()))
+    }
+
+    pub fn put_shop(&mut self, shop: &ShopId, row: ShopRow) -> Result<(), Failure> {
+        self.shops.insert(shop.as_str(), (row.head.ms, row.head.n, row.entries, row.mains))?;
+        Ok(())
+    }
+
+    pub fn device(&self, shop: &ShopId, device: &DeviceId) -> Result<Option<DeviceRow>, Failure> {
+        let row = self.devices.get(device_key(shop, device))?;
+        row.map(|row| decode("devices", row.value())).transpose()
+    }
+
+    pub fn put_device(&mut self, shop: &ShopId, device: &DeviceId, row: &DeviceRow) -> Result<(), Failure> {
+        self.devices.insert(device_key(shop, device), encode("devices", row)?.as_slice())?;
+        Ok(())
+    }
+
+    pub fn cursor(&self, shop: &ShopId, device: &DeviceId) -> Result<Option<MessageId>, Failure> {
+        let row = self.cursors.get(device_key(shop, device))?;
+        Ok(row.map(|row| row.value()).map(|(ms, n)| MessageId { ms, n }))
+    }
+
+    pub fn put_cursor(&mut self, shop: &ShopId, device: &DeviceId, cursor: MessageId) -> Result<(), Failure> {
+        self.cursors.insert(device_key(shop, device), (cursor.ms, cursor.n))?;
+        Ok(())
+    }
+
+    pub fn fate(&self, shop: &ShopId, id: MessageId) -> Result<Fate, Failure> {
+        let row = self.fates.get(entry_key(shop, id))?;
+        row.map_or_else(|| Ok(Fate::default()), |row| decode("fates", row.value()))
+    }
+
+    pub fn put_fate(&mut self, shop: &ShopId, id: MessageId, fate: &Fate) -> Result<(), Failure> {
+        self.fates.insert(entry_key(shop, id), encode("fates", fate)?.as_slice())?;
+        Ok(())
+    }
+
+    pub fn is_in_log(&self, shop: &ShopId, id: MessageId) -> Result<bool, Failure> {
+        Ok(self.log.get(entry_key(shop, id))?.is_some())
+    }
+
+    /// Appends an entry, whose id is above every id that this shop ever had, and says what stood
+    /// before it.
+    pub fn append(&mut self, shop: &ShopId, record: &[u8], now_ms: u64) -> Result<(MessageId, MessageId), Failure> {
+        let mut row = self.shop(shop)?.unwrap_or_default();
+        let prev = row.head;
+        row.head = next_id(prev, now_ms);
+        row.entries += 1;
+        self.log.insert(entry_key(shop, row.head), record)?;
+        self.put_shop(shop, row)?;
+        Ok((prev, row.head))
+    }
+}
+
+/// The id after `head`. A clock that was put back does not put ids back.
+fn next_id(head: MessageId, now_ms: u64) -> MessageId {
+    if now_ms > head.ms {
+        return MessageId { ms: now_ms, n: 0 };
+    }
+    match head.n.checked_add(1) {
+        Some(n) => MessageId { ms: head.ms, n },
+        None => MessageId { ms: head.ms.saturating_add(1), n: 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_go_on_where_the_clock_goes_back() {
+        let head = MessageId { ms: 10, n: 3 };
+        assert_eq!(next_id(head, 11), MessageId { ms: 11, n: 0 });
+        assert_eq!(next_id(head, 10), MessageId { ms: 10, n: 4 });
+        assert_eq!(next_id(head, 5), MessageId { ms: 10, n: 4 });
+        assert_eq!(next_id(MessageId { ms: 10, n: u64::MAX }, 5), MessageId { ms: 11, n: 0 });
+    }
+
+    #[test]
+    fn rows_survive_their_bytes() {
+        let mut fate = Fate::default();
+        fate.deal(&"done".parse().unwrap(), &Origin::Device { device: "店".parse().unwrap(), role: Role::Main });
+        fate.unseen_by.push("a".parse().unwrap());
+        let read: Fate = decode("fates", &encode("fates", &fate).unwrap()).unwrap();
+        assert_eq!((read.dealt(), &read.unseen_by), (fate.dealt(), &fate.unseen_by));
+        let (holder, later) = (NodeId::fresh(), NodeId::fresh());
+        let mut row = DeviceRow::new(Role::Sub, 7, MessageId { ms: 5, n: 1 });
+        row.come(&holder, &"c.1".parse().unwrap(), &holder, 9);
+        let read: DeviceRow = decode("devices", &encode("devices", &row).unwrap()).unwrap();
+        assert_eq!((read.first_seen, read.registered_at, &read.groups), (7, row.registered_at, &Vec::new()));
+        assert_eq!(read.presence(&holder).map(|presence| presence.since), Some(9));
+        assert!(read.presence(&later).is_none(), "another process wrote it");
+        assert!(decode::<DeviceRow>("devices", b"\xc1").is_err());
+    }
+}

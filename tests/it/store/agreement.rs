@@ -1,0 +1,424 @@
+//! The two engines against each other: random sequences of operations from several nodes are applied
+//! to both, and every outcome and every event has to be the same. Ids differ, for the clocks do; they
+//! are compared by which entry of the shop they name.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use shoprelay::ids::{DeviceId, MessageId, NodeId, ShopId};
+use shoprelay::message::{Audience, Entry, Origin, Role, Signal};
+use shoprelay::store::embedded::EmbeddedStore;
+use shoprelay::store::redis::RedisStore;
+use shoprelay::store::{
+    Connect, FeedEvent, Mark, Marked, NodeReport, PageLimit, Publish, Published, Receipt, SetStatus, StatusSet, Store,
+    StoreSettings, Stored,
+};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use super::suite::{device, message, settings, with_key};
+use crate::redis_server::RedisServer;
+
+const ROUNDS: usize = 12;
+const STEPS: usize = 250;
+const NODES: usize = 3;
+const SHOPS: [&str; 3] = ["s", "s 2", "店"];
+const DEVICES: [&str; 6] = ["a", "b", "c", "d", "店", "z 1"];
+
+/// A place in a shop's log, the same for both engines.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    Zero,
+    Nth(usize),
+    Beyond,
+}
+
+const BEYOND: MessageId = MessageId { ms: u64::MAX / 2, n: 7 };
+
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are a few hundred of them")]
+enum Op {
+    Publish(Publish),
+    Signal(Audience),
+    Receipt(DeviceId, At),
+    Mark(Vec<(DeviceId, At, Vec<At>)>),
+    Connect(DeviceId, Role, usize, Option<Box<str>>),
+    Disconnect(DeviceId, usize, Option<At>),
+    SetStatus { message: At, status: &'static str, expect: Option<&'static str>, by: Origin },
+    Read(At, PageLimit),
+    Heads,
+    Devices,
+    Online,
+    Trim(At, usize),
+    LogLen,
+    Forget(DeviceId, u64),
+    Shops,
+    Claim(&'static str),
+    Beat,
+    Leave,
+    Subscribe,
+    Unsubscribe,
+}
+
+fn at(random: &mut StdRng) -> At {
+    match random.random_range(0..12) {
+        0 => At::Zero,
+        1 => At::Beyond,
+        // The later ones are more interesting, and each engine counts from the end.
+        2..8 => At::Nth(random.random_range(0..4)),
+        _ => At::Nth(random.random_range(0..40)),
+    }
+}
+
+fn some_device(random: &mut StdRng) -> DeviceId {
+    device(DEVICES.choose(random).unwrap())
+}
+
+fn audience(random: &mut StdRng) -> Audience {
+    match random.random_range(0..6) {
+        0 | 1 => Audience::Mains,
+        2 => Audience::Devices((0..random.random_range(1..3)).map(|_| some_device(random)).collect::<Vec<_>>().into()),
+        3 => Audience::Subs,
+        4 => Audience::Group("g".parse().unwrap()),
+        _ => Audience::All,
+    }
+}
+
+fn publish(random: &mut StdRng) -> Op {
+    let mut publish = message(audience(random));
+    publish.message.receipt = random.random();
+    if random.random_bool(0.4) {
+        publish = with_key(publish, &format!("k{}", random.random_range(0..8)));
+    }
+    Op::Publish(publish)
+}
+
+fn set_status(random: &mut StdRng) -> Op {
+    let by = match random.random_range(0..4) {
+        0 => Origin::Api { name: "a".parse().unwrap() },
+        _ => Origin::Device { device: some_device(random), role: *[Role::Main, Role::Sub].choose(random).unwrap() },
+    };
+    let status = *["done", "paid"].choose(random).unwrap();
+    let expect = *[None, None, Some("open"), Some("done"), Some("paid")].choose(random).unwrap();
+    Op::SetStatus { message: at(random), status, expect, by }
+}
+
+impl Op {
+    fn random(random: &mut StdRng) -> Op {
+        match random.random_range(0..100) {
+            0..22 => publish(random),
+            22..26 => Op::Signal(audience(random)),
+            26..28 => Op::Receipt(some_device(random), at(random)),
+            28..40 => {
+                let expired = |random: &mut StdRng| (0..random.random_range(0..3)).map(|_| at(random)).collect();
+                let mut mark = || (some_device(random), at(random), expired(random));
+                Op::Mark((0..3).map(|_| mark()).collect())
+            }
+            40..53 => {
+                let role = if random.random_bool(0.5) { Role::Main } else { Role::Sub };
+                let meta = *[None, Some("{\"v\": 1}"), Some("\"é\"")].choose(random).unwrap();
+                Op::Connect(some_device(random), role, random.random_range(0..3), meta.map(Into::into))
+            }
+            53..61 => {
+                let settled = random.random_bool(0.5).then(|| at(random));
+                Op::Disconnect(some_device(random), random.random_range(0..3), settled)
+            }
+            61..70 => set_status(random),
+            70..77 => {
+                let bytes = *[1, 150, 400, 1 << 20].choose(random).unwrap();
+                Op::Read(at(random), PageLimit { entries: random.random_range(0..12), bytes })
+            }
+            77..79 => Op::Heads,
+            79..83 => Op::Devices,
+            83..86 => Op::Online,
+            86..89 => Op::Trim(at(random), random.random_range(0..4)),
+            89 => Op::LogLen,
+            90..94 => Op::Forget(some_device(random), if random.random_bool(0.8) { u64::MAX >> 12 } else { 1000 }),
+            94 => Op::Shops,
+            95 => Op::Claim(["x", "y"].choose(random).unwrap()),
+            96 => Op::Beat,
+            97 => Op::Leave,
+            98 => Op::Subscribe,
+            _ => Op::Unsubscribe,
+        }
+    }
+}
+
+/// One of the engines, with what is needed to tell ids in a way that both share.
+struct Side {
+    /// One for each node, or one for all of them.
+    stores: Vec<Box<dyn Store>>,
+    feed: mpsc::Receiver<FeedEvent>,
+    shops: Vec<ShopId>,
+    /// Every id of each shop so far.
+    ids: Vec<Vec<MessageId>>,
+    _others: Vec<mpsc::Receiver<FeedEvent>>,
+    _dir: Option<TempDir>,
+}
+
+impl Side {
+    fn new(mut engines: Vec<(Box<dyn Store>, mpsc::Receiver<FeedEvent>)>, dir: Option<TempDir>) -> Side {
+        let rest = engines.split_off(1);
+        let (first, feed) = engines.remove(0);
+        let (others, other_feeds): (Vec<_>, Vec<_>) = rest.into_iter().unzip();
+        let stores = std::iter::once(first).chain(others).collect();
+        let shops = SHOPS.map(|shop| shop.parse().unwrap()).to_vec();
+        Side { stores, feed, shops, ids: vec![Vec::new(); SHOPS.len()], _others: other_feeds, _dir: dir }
+    }
+
+    async fn on_redis(nodes: &[NodeId], settings: &StoreSettings) -> Side {
+        let mut engines: Vec<(Box<dyn Store>, _)> = Vec::new();
+        for node in nodes {
+            let url = RedisServer::shared().url();
+            let (store, feed) = RedisStore::start(&url, None, node.clone(), settings.clone()).await.unwrap();
+            engines.push((Box::new(store), feed));
+        }
+        Side::new(engines, None)
+    }
+
+    async fn on_embedded(nodes: &[NodeId], settings: &StoreSettings) -> Side {
+        let dir = TempDir::with_prefix("shoprelay-store-").unwrap();
+        let started = EmbeddedStore::start(dir.path().to_owned(), nodes[0].clone(), settings.clone()).await;
+        let (store, feed) = started.unwrap();
+        Side::new(vec![(Box::new(store), feed)], Some(dir))
+    }
+
+    fn id(&self, shop: usize, at: At) -> MessageId {
+        let ids = &self.ids[shop];
+        match at {
+            At::Zero => MessageId::ZERO,
+            At::Nth(back) => ids.iter().rev().nth(back).copied().unwrap_or_default(),
+            At::Beyond => BEYOND,
+        }
+    }
+
+    fn name(&self, shop: usize, id: MessageId) -> String {
+        if id == MessageId::ZERO || id == BEYOND {
+            return format!("{id}");
+        }
+        let nth = self.ids[shop].iter().position(|known| *known == id);
+        nth.map_or_else(|| "an unknown id".to_owned(), |nth| format!("#{nth}"))
+    }
+
+    /// A new id, which has to be above all others of the shop.
+    fn learn(&mut self, shop: usize, id: MessageId) -> String {
+        let ids = &mut self.ids[shop];
+        assert!(ids.last().is_none_or(|last| *last < id), "{id} is not above {:?}", ids.last());
+        ids.push(id);
+        self.name(shop, id)
+    }
+
+    fn stored(&self, shop: usize, stored: &Stored) -> String {
+        let entry = match &stored.entry {
+            Entry::Message(message) => format!("{message:?}"),
+            Entry::Status(change) => {
+                format!("{} {} {:?} {:?}", self.name(shop, change.message), change.status, change.by, change.sender)
+            }
+        };
+        format!("{} {entry} {:?} {:?}", self.name(shop, stored.id), stored.dealt, stored.unseen_by)
+    }
+
+    /// Does it as this node, and tells the outcome in a way that both engines share.
+    async fn apply(&mut self, node: usize, nodes: &[NodeId], shop: usize, op: &Op) -> String {
+        let of = self.shops[shop].clone();
+        match op {
+            Op::Publish(publish) => match self.store(node).publish(&of, publish).await.unwrap() {
+                Published::Stored(id) => format!("stored {}", self.learn(shop, id)),
+                Published::Duplicate(id) => format!("duplicate {}", self.name(shop, id)),
+                other => format!("{other:?}"),
+            },
+            Op::SetStatus { message, status, expect, by } => {
+                let change = SetStatus {
+                    message: self.id(shop, *message),
+                    status: status.parse().unwrap(),
+                    expect: expect.map(|expect| expect.parse().unwrap()),
+                    by: by.clone(),
+                    initial: "open".parse().unwrap(),
+                    sender: Some(device("hand")),
+                };
+                match self.store(node).set_status(&of, &change).await.unwrap() {
+                    StatusSet::Set(id) => format!("set {}", self.learn(shop, id)),
+                    other => format!("{other:?}"),
+                }
+            }
+            Op::Connect(device, role, conn, meta) => {
+                let connect = Connect {
+                    device: device.clone(),
+                    role: *role,
+                    conn: format!("c{conn}").parse().unwrap(),
+                    node: nodes[node].clone(),
+                    meta: meta.clone(),
+                };
+                let found = self.store(node).connect(&of, &connect).await.unwrap();
+                let (cursor, head) = (self.name(shop, found.cursor), self.name(shop, found.head));
+                format!("{cursor} {head} {:?} {:?} {:?}", found.replaced, found.groups, found.user)
+            }
+            Op::Mark(marks) => self.mark(node, shop, marks).await,
+            Op::Signal(to) => {
+                let signal = Signal { at_ms: 7, content: message(to.clone()).message.content };
+                said(self.store(node).signal(&of, &signal).await)
+            }
+            Op::Receipt(device, at) => {
+                let message = self.id(shop, *at);
+                let receipt = Receipt { sender: device.clone(), message, device: device.clone(), at_ms: 1 };
+                said(self.store(node).send_receipts(&of, &[receipt]).await)
+            }
+            Op::Disconnect(device, conn, settled) => {
+                let conn = format!("c{conn}").parse().unwrap();
+                let settled = settled.map(|at| self.id(shop, at));
+                said(self.store(node).disconnect(&of, device, &conn, settled).await)
+            }
+            Op::Trim(at, max) => said(self.store(node).trim(&of, self.id(shop, *at), *max).await),
+            Op::Forget(device, before) => said(self.store(node).forget(&of, device, *before).await),
+            Op::Claim(task) => said(self.store(node).claim(task, &nodes[node], Duration::from_secs(60)).await),
+            Op::Beat => self.beat(node, nodes).await,
+            Op::Leave => said(self.store(node).leave(&nodes[node]).await),
+            // The feed that is compared is the first node's.
+            Op::Subscribe => said(self.store(0).subscribe(&of).await),
+            Op::Unsubscribe => said(self.store(0).unsubscribe(&of).await),
+            Op::LogLen => said(self.store(node).log_len(&of).await),
+            Op::Shops => said(self.store(node).shops().await),
+            Op::Read(..) | Op::Heads | Op::Devices | Op::Online => self.ask(node, shop, op).await,
+        }
+    }
+
+    fn store(&self, node: usize) -> &dyn Store {
+        &*self.stores[node % self.stores.len()]
+    }
+
+    async fn mark(&self, node: usize, shop: usize, marks: &[(DeviceId, At, Vec<At>)]) -> String {
+        let mark = |(device, through, expired): &(DeviceId, At, Vec<At>)| Mark {
+            device: device.clone(),
+            through: self.id(shop, *through),
+            expired: expired.iter().map(|at| self.id(shop, *at)).collect(),
+        };
+        let marks: Vec<Mark> = marks.iter().map(mark).collect();
+        let outcomes = self.store(node).mark_delivered(&self.shops[shop], &marks).await.unwrap();
+        let told = outcomes.iter().map(|outcome| match outcome {
+            Marked::Advanced { from } => self.name(shop, *from),
+            Marked::Before => "before".to_owned(),
+        });
+        told.collect::<Vec<_>>().join(" ")
+    }
+
+    async fn beat(&self, node: usize, nodes: &[NodeId]) -> String {
+        let beats = self.store(node).beat(&nodes[node], &NodeReport::default()).await.unwrap();
+        let mut heard: Vec<usize> =
+            beats.iter().map(|beat| nodes.iter().position(|node| *node == beat.node).unwrap()).collect();
+        heard.sort();
+        format!("{heard:?}")
+    }
+
+    async fn ask(&self, node: usize, shop: usize, op: &Op) -> String {
+        let (store, of) = (self.store(node), &self.shops[shop]);
+        match op {
+            Op::Read(after, limit) => {
+                let page = store.read(of, self.id(shop, *after), *limit).await.unwrap();
+                let entries: Vec<String> = page.entries.iter().map(|entry| self.stored(shop, entry)).collect();
+                format!("{entries:#?} {} {}", self.name(shop, page.last), page.is_end)
+            }
+            Op::Heads => {
+                let heads = store.heads(&self.shops).await.unwrap();
+                let names = heads.iter().enumerate().map(|(shop, head)| self.name(shop, *head));
+                names.collect::<Vec<_>>().join(" ")
+            }
+            Op::Devices => {
+                let mut devices = store.devices(of).await.unwrap();
+                let mut told = String::new();
+                for device in &mut devices {
+                    assert!(device.first_seen_ms <= device.last_seen_ms, "{device:?}");
+                    let (at, cursor) = (self.name(shop, device.registered_at), self.name(shop, device.cursor));
+                    (device.registered_at, device.cursor) = (MessageId::ZERO, MessageId::ZERO);
+                    (device.first_seen_ms, device.last_seen_ms) = (0, 0);
+                    told += &format!("{device:?} {at} {cursor}\n");
+                }
+                told
+            }
+            _ => {
+                let mut online = store.online(of).await.unwrap();
+                online.iter_mut().for_each(|entry| entry.since_ms = 0);
+                format!("{online:?}")
+            }
+        }
+    }
+
+    /// All events so far, up to a last one that is sent now.
+    async fn events(&mut self) -> Vec<String> {
+        let last = self.shops[0].clone();
+        self.store(0).subscribe(&last).await.unwrap();
+        let signal = Signal { at_ms: u64::MAX, content: message(Audience::All).message.content };
+        self.store(0).signal(&last, &signal).await.unwrap();
+        let mut told = Vec::new();
+        loop {
+            let event = tokio::time::timeout(Duration::from_secs(10), self.feed.recv()).await;
+            let place = |of: &ShopId| self.shops.iter().position(|shop| shop == of).unwrap();
+            told.push(match event.expect("an event is due").expect("the feed is open") {
+                FeedEvent::Signal { signal, .. } if signal.at_ms == u64::MAX => return told,
+                FeedEvent::Signal { shop, signal, .. } => format!("{shop} {signal:?}"),
+                FeedEvent::Entry { shop, prev, stored, .. } => {
+                    let of = place(&shop);
+                    format!("{shop} {} {}", self.name(of, prev), self.stored(of, &stored))
+                }
+                FeedEvent::Receipt { shop, receipt } => {
+                    let message = self.name(place(&shop), receipt.message);
+                    format!("{shop} {message} {} {}", receipt.sender, receipt.device)
+                }
+                other => format!("{other:?}"),
+            });
+        }
+    }
+
+    async fn close(self) {
+        for store in self.stores {
+            store.close().await;
+        }
+    }
+}
+
+fn said<T: Debug, E: Debug>(outcome: Result<T, E>) -> String {
+    format!("{:?}", outcome.unwrap())
+}
+
+/// Prints how to repeat it, where it fails.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("repeat it with SHOPRELAY_TEST_SEED={}", self.0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn both_engines_give_the_same_answers_and_tell_the_same_events() {
+    let chosen =
+        std::env::var("SHOPRELAY_TEST_SEED").ok().map(|seed| seed.parse().expect("SHOPRELAY_TEST_SEED is a number"));
+    let seed = Seed(chosen.unwrap_or_else(rand::random));
+    println!("SHOPRELAY_TEST_SEED={}", seed.0);
+    let mut random = StdRng::seed_from_u64(seed.0);
+    for _ in 0..ROUNDS {
+        let settings = StoreSettings { log_entries_max: random.random_range(5..40), ..settings() };
+        let nodes: Vec<NodeId> = (0..NODES).map(|_| NodeId::fresh()).collect();
+        let mut redis = Side::on_redis(&nodes, &settings).await;
+        let mut embedded = Side::on_embedded(&nodes, &settings).await;
+        for shop in 0..SHOPS.len() {
+            for side in [&mut redis, &mut embedded] {
+                side.apply(0, &nodes, shop, &Op::Subscribe).await;
+            }
+        }
+        for step in 0..STEPS {
+            let (node, shop) = (random.random_range(0..NODES), random.random_range(0..SHOPS.len()));
+            let op = Op::random(&mut random);
+            let expected = redis.apply(node, &nodes, shop, &op).await;
+            let found = embedded.apply(node, &nodes, shop, &op).await;
+            assert_eq!(found, expected, "step {step}, node {node}, shop {shop}: {op:?} (Redis is on the right)");
+        }
+        assert_eq!(embedded.events().await, redis.events().await, "(Redis is on the right)");
+        redis.close().await;
+        embedded.close().await;
+    }
+}

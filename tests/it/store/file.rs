@@ -1,0 +1,285 @@
+//! What only an engine on a file goes through: restarts, a directory that is taken, damage, a full
+//! disk, and the sharing of syncs.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use redb::{Database, TableDefinition};
+use shoprelay::ids::{MessageId, NodeId};
+use shoprelay::message::{Audience, Role};
+use shoprelay::store::embedded::{EmbeddedStore, StartError};
+use shoprelay::store::{FeedEvent, Marked, PageLimit, Published, Store, StoreError, StoreSettings};
+use tokio::sync::mpsc;
+
+use super::suite::{connect, device, mark, message, settings, shop, stored, with_key};
+use crate::redis_server::eventually;
+
+const SOON: Duration = Duration::from_secs(10);
+const FILE: &str = "shoprelay.redb";
+const EVERYTHING: PageLimit = PageLimit { entries: 1000, bytes: 1 << 30 };
+
+async fn open(dir: &Path) -> (EmbeddedStore, mpsc::Receiver<FeedEvent>) {
+    EmbeddedStore::start(dir.to_owned(), NodeId::fresh(), settings()).await.unwrap()
+}
+
+async fn refusal(dir: &Path) -> StartError {
+    EmbeddedStore::start(dir.to_owned(), NodeId::fresh(), settings()).await.map(|_| ()).unwrap_err()
+}
+
+#[tokio::test]
+async fn a_lone_message_is_synced_at_once_and_many_share_a_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _feed) = open(dir.path()).await;
+    for alone in 1..=20 {
+        stored(&store).await;
+        assert_eq!(store.commits(), alone);
+    }
+    let (shop, message) = (shop(), message(Audience::All));
+    let outcomes = join_all((0..500).map(|_| store.publish(&shop, &message))).await;
+    assert!(outcomes.into_iter().all(|outcome| matches!(outcome, Ok(Published::Stored(_)))));
+    let commits = store.commits() - 20;
+    assert!(commits <= 100, "500 at once took {commits} syncs");
+}
+
+#[tokio::test]
+async fn a_restart_keeps_everything_but_who_was_online_and_never_reuses_an_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, feed) = open(dir.path()).await;
+    connect(&store, "till", Role::Main, "c1").await;
+    let first = store.publish(&shop(), &with_key(message(Audience::Mains), "k")).await.unwrap();
+    let Published::Stored(first) = first else { panic!("{first:?}") };
+    store.mark_delivered(&shop(), &[mark("till", first)]).await.unwrap();
+    let last = stored(&store).await;
+    assert_eq!(store.trim(&shop(), last, 10).await.unwrap(), 2);
+    store.close().await;
+    assert!(matches!(store.log_len(&shop()).await, Err(StoreError::Unavailable(_))), "it is closed");
+    drop((store, feed));
+
+    let (store, _feed) = open(dir.path()).await;
+    assert_eq!(store.online(&shop()).await.unwrap(), []);
+    assert_eq!(store.heads(&[shop()]).await.unwrap(), [last]);
+    let again = store.publish(&shop(), &with_key(message(Audience::Mains), "k")).await.unwrap();
+    assert_eq!(again, Published::Duplicate(first));
+    let back = connect(&store, "till", Role::Main, "c2").await;
+    assert_eq!((back.cursor, back.head, back.replaced), (first, last, None));
+    assert!(stored(&store).await > last);
+    assert_eq!(store.log_len(&shop()).await.unwrap(), 1);
+    assert_eq!(store.shops().await.unwrap(), [shop()]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_key_is_forgotten_after_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let brief = StoreSettings { key_retention: Duration::from_millis(50), ..settings() };
+    let (store, _feed) = EmbeddedStore::start(dir.path().to_owned(), NodeId::fresh(), brief).await.unwrap();
+    let keyed = with_key(message(Audience::All), "k");
+    let first = store.publish(&shop(), &keyed).await.unwrap();
+    eventually(SOON, "the key ends", async || {
+        let again = store.publish(&shop(), &keyed).await.unwrap();
+        again != first && matches!(again, Published::Stored(_))
+    })
+    .await;
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_second_store_on_a_directory_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _feed) = open(dir.path()).await;
+    let error = refusal(dir.path()).await;
+    assert!(matches!(error, StartError::InUse { .. }), "{error:?}");
+    assert!(error.to_string().contains(&format!("(process {})", std::process::id())), "{error}");
+    stored(&store).await;
+    store.close().await;
+    let (store, _feed) = open(dir.path()).await;
+    assert_eq!(store.log_len(&shop()).await.unwrap(), 1);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _feed) = open(dir.path()).await;
+    let shop = shop();
+    let message = message(Audience::All);
+    join_all((0..1000).map(|_| store.publish(&shop, &message))).await;
+    store.close().await;
+    let path = dir.path().join(FILE);
+    let sound = std::fs::read(&path).unwrap();
+    let refused = async |bytes: &[u8], how: &str| {
+        std::fs::write(&path, bytes).unwrap();
+        let error = refusal(dir.path()).await;
+        assert!(matches!(error, StartError::Damaged { .. }), "{how}: {error:?}");
+        assert!(std::fs::read(&path).unwrap() == bytes, "{how}: it was changed");
+    };
+    refused(b"", "emptied").await;
+    refused(b"no database", "something else").await;
+    refused(&sound[..sound.len() / 2], "cut off").await;
+    // What is within a record, whichever page it lies on, is under a checksum.
+    let flipped = |at: usize| {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 0xff;
+        bytes
+    };
+    let records: Vec<usize> = (0..sound.len() - 4).filter(|&at| sound[at..].starts_with(b"hand")).collect();
+    assert!(records.len() >= 1000);
+    let last = *records.last().unwrap();
+    refused(&flipped(last), "a record changed").await;
+    // Wherever else: it is noticed, or it is where nothing was.
+    let mut noticed = 0;
+    for at in (0..sound.len()).step_by(sound.len() / 60) {
+        std::fs::write(&path, flipped(at)).unwrap();
+        match EmbeddedStore::start(dir.path().to_owned(), NodeId::fresh(), settings()).await {
+            Ok((store, _feed)) => {
+                assert_eq!(all(&store).await.len(), 1000, "byte {at}");
+                store.close().await;
+            }
+            Err(StartError::Damaged { .. }) => noticed += 1,
+            Err(other) => panic!("byte {at}: {other:?}"),
+        }
+    }
+    assert!(noticed > 5, "{noticed} of 60");
+    std::fs::write(&path, &sound).unwrap();
+    let (store, _feed) = open(dir.path()).await;
+    assert_eq!(all(&store).await.len(), 1000, "the copy is good again");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_file_of_a_later_format_or_of_another_program_is_refused() {
+    let meta: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).await.0.close().await;
+    let write = |row: &str| {
+        let database = Database::open(dir.path().join(FILE)).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(meta).unwrap().insert(row, 99).unwrap();
+        transaction.commit().unwrap();
+    };
+    write("format");
+    let error = refusal(dir.path()).await;
+    assert!(matches!(error, StartError::Format { seen: 99, .. }), "{error:?}");
+
+    let other = tempfile::tempdir().unwrap();
+    drop(Database::create(other.path().join(FILE)).unwrap());
+    let error = refusal(other.path()).await;
+    assert!(matches!(error, StartError::Foreign { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_broken_row_fails_its_own_change_and_no_other() {
+    let devices: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("devices");
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).await.0.close().await;
+    let database = Database::open(dir.path().join(FILE)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(devices).unwrap().insert((shop().as_str(), "broken"), &b"\xc1"[..]).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let (store, _feed) = open(dir.path()).await;
+    let (shop, message, broken) = (shop(), message(Audience::All), device("broken"));
+    let publishes = join_all((0..50).map(|_| store.publish(&shop, &message)));
+    let conn = "c".parse().unwrap();
+    let (publishes, failed) = tokio::join!(publishes, store.disconnect(&shop, &broken, &conn, None));
+    assert!(matches!(failed, Err(StoreError::Nonsense { .. })), "{failed:?}");
+    assert!(publishes.into_iter().all(|outcome| matches!(outcome, Ok(Published::Stored(_)))));
+    store.close().await;
+}
+
+/// Where the disk is full the second time this test binary runs; see below.
+const FULL_DIR: &str = "SHOPRELAY_TEST_FULL_DIR";
+
+/// Runs the test of this name once more, as a process that sees a small disk at `dir`.
+fn run_again_on_a_small_disk(name: &str, dir: &Path) -> std::process::Output {
+    let mount = format!("mount -t tmpfs -o size=8m none '{}' && exec \"$0\" \"$@\"", dir.display());
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", &mount]).arg(std::env::current_exe().unwrap());
+    command.args(["--exact", "--nocapture", name]).env(FULL_DIR, dir);
+    command.output().expect("the test needs unshare: apt-get install util-linux")
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_messages_takes_what_empties_it_and_loses_nothing() {
+    let name = "store::file::a_full_disk_refuses_messages_takes_what_empties_it_and_loses_nothing";
+    let Some(dir) = std::env::var_os(FULL_DIR) else {
+        let dir = tempfile::tempdir().unwrap();
+        let output = run_again_on_a_small_disk(name, dir.path());
+        let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && printed.contains("1 passed"), "on a small disk: {printed}");
+        return;
+    };
+    on_a_full_disk(Path::new(&dir)).await;
+}
+
+async fn on_a_full_disk(dir: &Path) {
+    let data = dir.join("data");
+    let (store, _feed) = EmbeddedStore::start(data.clone(), NodeId::fresh(), roomy()).await.unwrap();
+    connect(&store, "till", Role::Main, "c1").await;
+    let ballast = dir.join("ballast");
+    std::fs::write(&ballast, vec![1; 1 << 20]).unwrap();
+    let mut accepted = fill(&store).await;
+    // A smaller one may still find room; whatever is said of it holds.
+    for _ in 0..4 {
+        match store.publish(&shop(), &message(Audience::All)).await {
+            Ok(Published::Stored(id)) => accepted.push(id),
+            refused => assert!(matches!(refused, Err(StoreError::Full)), "{refused:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    // What is there is read, and what empties the disk is taken.
+    assert_eq!(all(&store).await, accepted);
+    let back = connect(&store, "till", Role::Main, "c2").await;
+    assert_eq!((back.cursor, back.head), (MessageId::ZERO, accepted[accepted.len() - 1]));
+    let marks = store.mark_delivered(&shop(), &[mark("till", accepted[9])]).await.unwrap();
+    assert_eq!(marks, [Marked::Advanced { from: MessageId::ZERO }]);
+    assert_eq!(store.trim(&shop(), accepted[9], 10).await.unwrap(), 10);
+    accepted.drain(..10);
+    store.close().await;
+    drop(store);
+
+    let (store, _feed) = EmbeddedStore::start(data, NodeId::fresh(), roomy()).await.unwrap();
+    assert_eq!(all(&store).await, accepted, "it starts on a full disk too");
+    std::fs::remove_file(ballast).unwrap();
+    let message = message(Audience::All);
+    let is_taken = async || !matches!(store.publish(&shop(), &message).await, Err(StoreError::Full));
+    eventually(SOON, "messages are taken again", is_taken).await;
+    let last = stored(&store).await;
+    let now = all(&store).await;
+    assert_eq!((&now[..accepted.len()], now.len(), now[now.len() - 1]), (&accepted[..], accepted.len() + 2, last));
+    store.close().await;
+}
+
+fn roomy() -> StoreSettings {
+    StoreSettings { log_entries_max: 1_000_000, ..settings() }
+}
+
+/// Publishes until nothing more is taken.
+async fn fill(store: &EmbeddedStore) -> Vec<MessageId> {
+    let mut accepted = Vec::new();
+    let mut large = message(Audience::All);
+    large.message.content.data = Some(shoprelay::message::Value::MsgPack(vec![0xc0; 10_000].into()));
+    loop {
+        match store.publish(&shop(), &large).await {
+            Ok(Published::Stored(id)) => accepted.push(id),
+            Err(StoreError::Full) => return accepted,
+            other => panic!("{other:?}"),
+        }
+        assert!(accepted.len() < 100_000, "the disk is never full");
+    }
+}
+
+async fn all(store: &EmbeddedStore) -> Vec<MessageId> {
+    let mut ids = Vec::new();
+    let mut after = MessageId::ZERO;
+    loop {
+        let page = store.read(&shop(), after, EVERYTHING).await.unwrap();
+        ids.extend(page.entries.iter().map(|entry| entry.id));
+        after = page.last;
+        if page.is_end {
+            return ids;
+        }
+    }
+}
