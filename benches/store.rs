@@ -102,7 +102,7 @@ fn shop(n: u64) -> ShopId {
 
 /// Of microseconds, up to a minute.
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 60_000_000, 3).unwrap()
+    Histogram::new_with_bounds(1, 60_000_000, 2).unwrap()
 }
 
 /// Publishes from so many tasks until the count or the time is reached; how many, and how long each took.

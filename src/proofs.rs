@@ -248,7 +248,7 @@ fn count(marks: &[Mark], mut pending: Marks, outcomes: &[Marked], now_ms: u64) -
         for (message, receipt_to) in proofs.delivered.into_iter().filter(|(id, _)| id > from) {
             metrics::delivered(Duration::from_millis(now_ms.saturating_sub(message.ms)));
             if let Some(sender) = receipt_to {
-                receipts.push(Receipt { sender, message, device: mark.device.clone(), at_ms: now_ms });
+                receipts.push(Receipt { sender, message, device: mark.device.clone(), at_ms: now_ms.max(message.ms) });
             }
         }
     }

@@ -70,7 +70,7 @@ fn every_outside_library_has_one_owner() {
         ("redb::", &["store/embedded"]),
         ("fastwebsockets::", &["socket"]),
         ("hyper::", &["http"]),
-        ("rmp_serde::", &["protocol", "store/record.rs", "store/redis"]),
+        ("rmp_serde::", &["protocol", "store"]),
         ("metrics_exporter_prometheus::", &["metrics.rs", "node.rs"]),
         ("clap::", &["main.rs"]),
     ];

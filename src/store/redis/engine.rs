@@ -150,9 +150,12 @@ impl Store for RedisStore {
     }
 
     async fn beat(&self, node: &NodeId, report: &NodeReport) -> Result<Vec<Beat>, StoreError> {
+        let asked_ms = unix_ms();
         let beats = timed(StoreOp::Beat, self.scripts.beat(self.keys.nodes(), node, report)).await?;
         if let Some(own) = beats.iter().find(|beat| beat.node == *node) {
-            self.ahead_ms.store(own.at_ms as i64 - unix_ms() as i64, Ordering::Relaxed);
+            // It was stamped somewhere between the question and the answer.
+            let stamped_ms = asked_ms.midpoint(unix_ms());
+            self.ahead_ms.store(own.at_ms as i64 - stamped_ms as i64, Ordering::Relaxed);
         }
         Ok(beats)
     }
