@@ -1,8 +1,9 @@
-//! A load through the whole relay: two nodes, one Redis, shops of one handheld and one till each.
+//! A load through the whole relay, with shops of one handheld and one till each: two nodes on Redis, one
+//! node on Redis, and one on the embedded store, side by side.
 //!
-//! `cargo bench --bench relay -- [SHOPS] [SECONDS]`. Measures messages a second at saturation, then the
-//! time from notify to message at a moderate pace, and the CPU time that relay and Redis spent a
-//! message. Client, relay and Redis share the machine, so compare only figures of one run.
+//! `cargo bench --bench relay -- [SHOPS] [SECONDS]`. Measures messages a second at saturation, the time from
+//! notify to message at a moderate pace and at so many notifies at once, and the CPU time that relay and
+//! Redis spent a message. Client, relay and Redis share the machine, so compare only figures of one run.
 //!
 //! The client is as thin as can be (frames masked with zeros, answers found by searching), so that it
 //! measures the relay and not itself.
@@ -12,7 +13,7 @@
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -23,6 +24,8 @@ use tokio::sync::Semaphore;
 
 /// Notifies that one handheld has under way at saturation.
 const IN_FLIGHT: usize = 16;
+/// Handhelds with one notify under way each.
+const AT_ONCE: [usize; 3] = [1, 16, 256];
 
 struct Process(Child);
 
@@ -59,10 +62,10 @@ fn start_redis(port: u16) -> Process {
     Process(redis.spawn().expect("redis-server; install it with apt-get install redis-server"))
 }
 
-fn start_node(redis: u16, port: u16) -> Process {
+fn start_node(store: &str, port: u16) -> Process {
     let mut node = Command::new(env!("CARGO_BIN_EXE_shoprelay"));
     node.args(["serve", "--api-listen", "none", "--metrics-listen", "none", "--log", "warn"]);
-    node.args(["--listen", &format!("127.0.0.1:{port}"), "--store", &format!("redis://127.0.0.1:{redis}")]);
+    node.args(["--listen", &format!("127.0.0.1:{port}"), "--store", store]);
     for (name, value) in [
         ("LIMITS_SESSION_OPS_PER_S", "1000000"),
         ("LIMITS_SHOP_PUBLISHES_PER_S", "1000000"),
@@ -149,6 +152,10 @@ struct Load {
     received: AtomicU64,
     is_over: AtomicBool,
     latency_us: parking_lot::Mutex<Histogram<u64>>,
+    /// Notifies that one handheld has under way.
+    in_flight: usize,
+    /// Time between two notifies of a handheld; None for as fast as they are answered.
+    pace: Option<Duration>,
 }
 
 fn after<'a>(frame: &'a [u8], key: &str) -> &'a [u8] {
@@ -170,8 +177,8 @@ async fn till(load: Arc<Load>, mut reader: Reader, mut write: OwnedWriteHalf) {
     }
 }
 
-async fn handheld(load: Arc<Load>, mut reader: Reader, mut write: OwnedWriteHalf, pace: Option<Duration>) {
-    let under_way = Arc::new(Semaphore::new(IN_FLIGHT));
+async fn handheld(load: Arc<Load>, mut reader: Reader, mut write: OwnedWriteHalf) {
+    let under_way = Arc::new(Semaphore::new(load.in_flight));
     let counting = load.clone();
     let freed = under_way.clone();
     let answers = tokio::spawn(async move {
@@ -189,85 +196,107 @@ async fn handheld(load: Arc<Load>, mut reader: Reader, mut write: OwnedWriteHalf
             r#"{{"op":"notify","type":"add","table":"12","user_info":{{"name":"waiter","id":7}},"data":{sent}}}"#
         );
         write.write_all(&frame(&notify)).await.unwrap();
-        if let Some(pace) = pace {
+        if let Some(pace) = load.pace {
             tokio::time::sleep(pace).await;
         }
     }
-    let _ = tokio::time::timeout(Duration::from_secs(5), under_way.acquire_many(IN_FLIGHT as u32)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), under_way.acquire_many(load.in_flight as u32)).await;
     answers.abort();
 }
 
-async fn measure(
-    name: &str,
-    shops: std::ops::Range<usize>,
-    ports: [u16; 2],
-    pace: Option<Duration>,
-    seconds: u64,
-    parts: &[&Process; 3],
-) {
-    let load = Arc::new(Load {
-        epoch: Instant::now(),
-        accepted: AtomicU64::new(0),
-        received: AtomicU64::new(0),
-        is_over: AtomicBool::new(false),
-        latency_us: parking_lot::Mutex::new(Histogram::new(3).unwrap()),
-    });
-    let (mut tills, mut handhelds) = (Vec::new(), Vec::new());
-    for shop in shops {
-        let (reader, write) = connect(ports[shop % 2], shop, "till", "main").await;
-        tills.push(tokio::spawn(till(load.clone(), reader, write)));
-        let (reader, write) = connect(ports[(shop + 1) % 2], shop, "hand", "sub").await;
-        handhelds.push(tokio::spawn(handheld(load.clone(), reader, write, pace)));
+/// One deployment under test.
+struct Relay {
+    name: &'static str,
+    nodes: Vec<Process>,
+    redis: Option<Process>,
+    ports: Vec<u16>,
+    /// Shops that were used already.
+    shops: AtomicUsize,
+}
+
+impl Relay {
+    async fn start(name: &'static str, nodes: usize, redis: Option<u16>, store: &str) -> Relay {
+        let redis = redis.map(start_redis);
+        // Redis is asked for by the nodes, which give up after a few seconds.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let ports: Vec<u16> = (0..nodes).map(|_| free_port()).collect();
+        let nodes = ports.iter().map(|port| start_node(store, *port)).collect();
+        for port in &ports {
+            while TcpStream::connect(("127.0.0.1", *port)).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Relay { name, nodes, redis, ports, shops: AtomicUsize::new(0) }
     }
-    // The first second warms up.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    load.latency_us.lock().reset();
-    let (before, start) = (load.received.load(Ordering::Relaxed), Instant::now());
-    let cpu = parts.map(Process::cpu);
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let took = start.elapsed().as_secs_f64();
-    let count = load.received.load(Ordering::Relaxed) - before;
-    let spent: Vec<f64> =
-        parts.iter().zip(cpu).map(|(part, before)| (part.cpu() - before).as_micros() as f64 / count as f64).collect();
-    let latency = load.latency_us.lock().clone();
-    load.is_over.store(true, Ordering::Relaxed);
-    for handheld in handhelds {
-        handheld.await.unwrap();
+
+    fn cpu(&self) -> (Duration, Duration) {
+        (self.nodes.iter().map(Process::cpu).sum(), self.redis.as_ref().map(Process::cpu).unwrap_or_default())
     }
-    println!(
-        "{name}: {:.0} messages/s; notify to message p50 {} us, p99 {} us; CPU a message: relay {:.1} us (two nodes), Redis {:.1} us; nodes' memory {} and {} MB",
-        count as f64 / took,
-        latency.value_at_quantile(0.5),
-        latency.value_at_quantile(0.99),
-        spent[0] + spent[1],
-        spent[2],
-        parts[0].rss_mb(),
-        parts[1].rss_mb(),
-    );
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while load.received.load(Ordering::Relaxed) < load.accepted.load(Ordering::Relaxed) {
-        assert!(Instant::now() < deadline, "messages are missing");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+
+    async fn measure(&self, what: &str, shops: usize, in_flight: usize, pace: Option<Duration>, seconds: u64) {
+        let load = Arc::new(Load {
+            epoch: Instant::now(),
+            accepted: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+            latency_us: parking_lot::Mutex::new(Histogram::new(3).unwrap()),
+            in_flight,
+            pace,
+        });
+        let (mut tills, mut handhelds) = (Vec::new(), Vec::new());
+        let first = self.shops.fetch_add(shops, Ordering::Relaxed);
+        for shop in first..first + shops {
+            let (reader, write) = connect(self.ports[shop % self.ports.len()], shop, "till", "main").await;
+            tills.push(tokio::spawn(till(load.clone(), reader, write)));
+            let (reader, write) = connect(self.ports[(shop + 1) % self.ports.len()], shop, "hand", "sub").await;
+            handhelds.push(tokio::spawn(handheld(load.clone(), reader, write)));
+        }
+        // The first second warms up.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        load.latency_us.lock().reset();
+        let (before, start, cpu) = (load.received.load(Ordering::Relaxed), Instant::now(), self.cpu());
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        let (count, took) = (load.received.load(Ordering::Relaxed) - before, start.elapsed().as_secs_f64());
+        let spent = |now: Duration, before: Duration| (now - before).as_micros() as f64 / count as f64;
+        let (relay, redis) = (spent(self.cpu().0, cpu.0), spent(self.cpu().1, cpu.1));
+        let latency = load.latency_us.lock().clone();
+        load.is_over.store(true, Ordering::Relaxed);
+        for handheld in handhelds {
+            handheld.await.unwrap();
+        }
+        let memory: Vec<u64> = self.nodes.iter().map(Process::rss_mb).collect();
+        println!(
+            "{:<20} {what:<16} {:>6.0} messages/s  p50 {:>6} us  p99 {:>6} us  CPU a message: relay {relay:>5.1} us, Redis {redis:>5.1} us  memory {memory:?} MB",
+            self.name,
+            count as f64 / took,
+            latency.value_at_quantile(0.5),
+            latency.value_at_quantile(0.99),
+        );
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while load.received.load(Ordering::Relaxed) < load.accepted.load(Ordering::Relaxed) {
+            assert!(Instant::now() < deadline, "messages are missing");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tills.into_iter().for_each(|till| till.abort());
     }
-    tills.into_iter().for_each(|till| till.abort());
 }
 
 #[tokio::main]
 async fn main() {
     let mut numbers = std::env::args().skip(1).filter_map(|arg| arg.parse::<u64>().ok());
     let shops = numbers.next().unwrap_or(64) as usize;
-    let seconds = numbers.next().unwrap_or(10);
-    let (redis_port, ports) = (free_port(), [free_port(), free_port()]);
-    let redis = start_redis(redis_port);
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let nodes = ports.map(|port| start_node(redis_port, port));
-    for port in ports {
-        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    let seconds = numbers.next().unwrap_or(6);
+    let directory = tempfile::tempdir().unwrap();
+    let embedded = format!("embedded:{}", directory.path().display());
+    for (name, nodes) in [("two nodes on Redis", 2), ("one node on Redis", 1), ("one node, embedded", 1)] {
+        let redis = (name != "one node, embedded").then(free_port);
+        let store = redis.map_or_else(|| embedded.clone(), |port| format!("redis://127.0.0.1:{port}"));
+        let relay = Relay::start(name, nodes, redis, &store).await;
+        relay.measure("saturation", shops, IN_FLIGHT, None, seconds).await;
+        let pace = Duration::from_micros(1_000_000 * shops as u64 / 1000);
+        relay.measure("1000 a second", shops, IN_FLIGHT, Some(pace), seconds).await;
+        for at_once in AT_ONCE {
+            relay.measure(&format!("{at_once} at once"), at_once, 1, None, seconds).await;
         }
     }
-    let parts = [&nodes[0], &nodes[1], &redis];
-    measure("saturation", 0..shops, ports, None, seconds, &parts).await;
-    let pace = Duration::from_micros(1_000_000 * shops as u64 / 1000);
-    measure("1000 messages/s", shops..2 * shops, ports, Some(pace), seconds, &parts).await;
 }

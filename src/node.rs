@@ -50,8 +50,6 @@ pub struct Node {
     id: NodeId,
     relay: Arc<Relay>,
     probes: Arc<Probes>,
-    store: Arc<dyn Store>,
-    proofs: Arc<Proofs>,
     addresses: Addresses,
     stop_devices: watch::Sender<bool>,
     devices: JoinHandle<()>,
@@ -119,38 +117,10 @@ impl Node {
         };
         let opened = store::open(config.store.secret(), config.store_ca.as_deref(), id.clone(), settings).await;
         let (store, events) = opened.map_err(|cause| StartError::Store { url: url.clone(), cause })?;
-        let hub = Arc::new(Hub::new(config.limits.shop_publishes_per_s));
-        let nodes = Arc::new(Nodes::new(Instant::now()));
-        let feed = Arc::new(Feed::new(hub.clone(), store.clone(), id.clone(), config.audit));
-        let proofs = Arc::new(Proofs::new(store.clone()));
-        let retention = Arc::new(Retention::new(
-            store.clone(),
-            nodes.clone(),
-            id.clone(),
-            &config.retention,
-            config.limits.log_entries,
-        ));
         let first = store.beat(&id, &NodeReport::default()).await.map_err(|cause| StartError::Silent { url, cause })?;
-        nodes.on_beats(first, Instant::now());
         metrics::store_up(true);
-        let relay = Arc::new(Relay::new(RelayParts {
-            node: id.clone(),
-            session: SessionSettings {
-                frame_bytes: config.limits.frame_bytes,
-                window: config.limits.window,
-                ops_per_s: config.limits.session_ops_per_s,
-                heartbeat: config.heartbeat,
-                login_timeout: config.timeouts.login,
-                ack_timeout: config.timeouts.ack,
-            },
-            hub: hub.clone(),
-            store: store.clone(),
-            feed: feed.clone(),
-            proofs: proofs.clone(),
-            nodes: nodes.clone(),
-            retention: retention.clone(),
-            connections_max: config.limits.connections,
-        }));
+        let relay = assemble(&config, &id, &store);
+        relay.nodes.on_beats(first, Instant::now());
         let probes = Arc::new(Probes {
             scrape: scrape.clone(),
             store: store.clone(),
@@ -158,28 +128,15 @@ impl Node {
             is_stopping: AtomicBool::new(false),
         });
         let mut keepers = JoinSet::new();
-        keepers.spawn({
-            let feed = feed.clone();
-            async move { feed.listen(events).await }
-        });
-        keepers.spawn(feed.keep());
-        keepers.spawn(proofs.clone().run());
+        let (feed, retention) = (relay.feed.clone(), relay.retention.clone());
+        keepers.spawn(async move { feed.listen(events).await });
+        keepers.spawn(relay.feed.clone().keep());
+        keepers.spawn(relay.proofs.clone().run());
         keepers.spawn(async move { retention.run().await });
-        keepers.spawn(beat(id.clone(), relay.clone(), nodes, probes.clone()));
+        keepers.spawn(beat(id.clone(), relay.clone(), probes.clone()));
         keepers.spawn(upkeep(scrape));
         let (stop_devices, devices) = accept(listeners, &relay, &probes, &mut keepers);
-        Ok(Node {
-            id,
-            relay,
-            probes,
-            store,
-            proofs,
-            addresses,
-            stop_devices,
-            devices,
-            drain_window: config.drain_window,
-            keepers,
-        })
+        Ok(Node { id, relay, probes, addresses, stop_devices, devices, drain_window: config.drain_window, keepers })
     }
 
     /// The node's id.
@@ -210,16 +167,41 @@ impl Node {
             warn!("some connections did not end in time");
             self.devices.abort();
         }
-        if tokio::time::timeout(STOP_WAIT, self.proofs.finish()).await.is_err() {
+        if tokio::time::timeout(STOP_WAIT, self.relay.proofs.finish()).await.is_err() {
             warn!("some proofs of receipt could not be written; the messages are sent again");
         }
         self.keepers.shutdown().await;
-        if let Err(error) = self.store.leave(&self.id).await {
+        if let Err(error) = self.relay.store.leave(&self.id).await {
             warn!(%error, "the node could not take its leave of the store");
         }
-        self.store.close().await;
+        self.relay.store.close().await;
         info!(node = %self.id, "stopped");
     }
+}
+
+/// Puts together what connections share.
+fn assemble(config: &Config, id: &NodeId, store: &Arc<dyn Store>) -> Arc<Relay> {
+    let hub = Arc::new(Hub::new(config.limits.shop_publishes_per_s));
+    let nodes = Arc::new(Nodes::new(Instant::now()));
+    let (kept, log_entries) = (&config.retention, config.limits.log_entries);
+    Arc::new(Relay::new(RelayParts {
+        node: id.clone(),
+        session: SessionSettings {
+            frame_bytes: config.limits.frame_bytes,
+            window: config.limits.window,
+            ops_per_s: config.limits.session_ops_per_s,
+            heartbeat: config.heartbeat,
+            login_timeout: config.timeouts.login,
+            ack_timeout: config.timeouts.ack,
+        },
+        hub: hub.clone(),
+        store: store.clone(),
+        feed: Arc::new(Feed::new(hub, store.clone(), id.clone(), config.audit)),
+        proofs: Arc::new(Proofs::new(store.clone())),
+        retention: Arc::new(Retention::new(store.clone(), nodes.clone(), id.clone(), kept, log_entries)),
+        nodes,
+        connections_max: config.limits.connections,
+    }))
 }
 
 /// Opens the doors; the device listener can be shut on its own.
@@ -247,7 +229,7 @@ fn accept(
 }
 
 /// Tells the other nodes that this one lives, and learns of them.
-async fn beat(id: NodeId, relay: Arc<Relay>, nodes: Arc<Nodes>, probes: Arc<Probes>) {
+async fn beat(id: NodeId, relay: Arc<Relay>, probes: Arc<Probes>) {
     let mut ticks = tokio::time::interval(BEAT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut beaten = Instant::now();
@@ -258,7 +240,7 @@ async fn beat(id: NodeId, relay: Arc<Relay>, nodes: Arc<Nodes>, probes: Arc<Prob
         let is_up = match heard {
             Ok(Ok(beats)) => {
                 let now = Instant::now();
-                nodes.on_beats(beats, now);
+                relay.nodes.on_beats(beats, now);
                 if now.saturating_duration_since(beaten) > GONE_AFTER {
                     // Others may have taken this node for dead and its devices for gone.
                     relay.feed.check_all();

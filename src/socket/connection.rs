@@ -154,17 +154,16 @@ impl Connection {
         self.depart();
         // Without hearing it out, a client that still sends would have its Close frame torn away by a
         // reset.
-        let goodbye = async {
-            if self.outgoing.flush(write).await.is_err() || write.shutdown().await.is_err() {
-                return;
+        let hear_out = async {
+            if self.outgoing.flush(write).await.is_ok() && write.shutdown().await.is_ok() {
+                let reader = match finished {
+                    Some(reader) => reader,
+                    None => incoming.await.0,
+                };
+                reader.discard().await;
             }
-            let reader = match finished {
-                Some(reader) => reader,
-                None => incoming.await.0,
-            };
-            reader.discard().await;
         };
-        let _ = tokio::time::timeout(LINGER, goodbye).await; // it has had its time
+        let _ = tokio::time::timeout(LINGER, hear_out).await; // it has had its time
     }
 
     /// When something is due.
