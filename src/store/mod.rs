@@ -17,7 +17,7 @@ use async_trait::async_trait;
 pub use open::{OpenError, open};
 
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, OnceKey, ShopId};
-use crate::message::{Entry, Message, Origin, Recipient, Role, Signal};
+use crate::message::{Entry, Message, Origin, Recipient, Role, Signal, StatusChange};
 use crate::metrics::{self, StoreOp};
 
 /// What an engine needs to know of the settings.
@@ -131,6 +131,18 @@ pub struct SetStatus {
     pub initial: Name,
     /// The device that sent the message.
     pub sender: Option<DeviceId>,
+}
+
+impl SetStatus {
+    /// The entry that tells the others.
+    pub fn entry(&self) -> StatusChange {
+        StatusChange {
+            message: self.message,
+            status: self.status.clone(),
+            by: self.by.clone(),
+            sender: self.sender.clone(),
+        }
+    }
 }
 
 /// What came of a [`SetStatus`].

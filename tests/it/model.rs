@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::harness::recorder::Acks;
-use crate::harness::{Encoding, Event, Id, Login, NodeProcess, Recorder, SOON, Urls, World, id_of, unique};
+use crate::harness::{Encoding, Event, Id, Login, NodeProcess, Recorder, SOON, Seed, Urls, World, id_of, unique};
 
 const STEPS: usize = 250;
 const SHOPS: usize = 3;
@@ -235,24 +235,10 @@ async fn ask(urls: &Urls, mut attempt: usize, login: &Login, op: Value) -> Value
     }
 }
 
-/// Prints how to repeat it, where it fails.
-struct Seed(u64);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("repeat it with SHOPRELAY_TEST_SEED={}", self.0);
-        }
-    }
-}
-
 #[tokio::test]
 async fn on_random_schedules_every_device_gets_exactly_what_is_for_it() {
-    let chosen =
-        std::env::var("SHOPRELAY_TEST_SEED").ok().map(|seed| seed.parse().expect("SHOPRELAY_TEST_SEED is a number"));
-    let seed = Seed(chosen.unwrap_or_else(rand::random));
-    println!("SHOPRELAY_TEST_SEED={}", seed.0);
-    let mut random = StdRng::seed_from_u64(seed.0);
+    let seed = Seed::chosen();
+    let mut random = seed.random();
     let world = World::with(2, &[("LIMITS_WINDOW", "8"), ("AUDIT", "2s"), ("TIMEOUTS_ACK", "2s")]).await;
     let urls = world.urls();
     let shops = (0..SHOPS).map(|_| Shop::new(&mut random)).collect();

@@ -22,18 +22,23 @@ fn push(ms: u64) -> Arc<Push> {
     Arc::new(Push::new(id(ms), Entry::Message(message), None, false))
 }
 
-fn room_at(position: u64) -> (Room, Arc<Outbox>) {
-    let room = Room::new("s".parse().unwrap(), 100, Instant::now());
-    let outbox = Arc::new(Outbox::default());
+/// The only member of its room.
+fn till(outbox: Arc<Outbox>) -> Member {
     let node: NodeId = "n".parse().unwrap();
-    let member = Member {
+    Member {
         conn: ConnId::of(&node, 1),
         device: "till".parse().unwrap(),
         role: Role::Main,
         groups: Vec::new(),
         user: None,
-        outbox: outbox.clone(),
-    };
+        outbox,
+    }
+}
+
+fn room_at(position: u64) -> (Room, Arc<Outbox>) {
+    let room = Room::new("s".parse().unwrap(), 100, Instant::now());
+    let outbox = Arc::new(Outbox::default());
+    let member = till(outbox.clone());
     assert!(!room.join(member, id(position)));
     assert_eq!(room.attach(&outbox), id(position));
     (room, outbox)
@@ -76,15 +81,7 @@ fn a_gap_is_read_once_and_what_is_heard_meanwhile_is_not_lost() {
 fn what_is_heard_before_the_position_is_known_is_read_later() {
     let room = Room::new("s".parse().unwrap(), 100, Instant::now());
     assert_eq!(room.on_entry(id(10), &push(11)), Applied::Noted);
-    let node: NodeId = "n".parse().unwrap();
-    let member = Member {
-        conn: ConnId::of(&node, 1),
-        device: "till".parse().unwrap(),
-        role: Role::Main,
-        groups: Vec::new(),
-        user: None,
-        outbox: Arc::default(),
-    };
+    let member = till(Arc::default());
     assert!(room.join(member, id(10)), "the login saw the head before 11 was stored");
 }
 
@@ -133,15 +130,7 @@ fn a_takeover_that_is_heard_before_its_login_has_joined_is_not_lost() {
     let room = Room::new("s".parse().unwrap(), 100, Instant::now());
     room.hold();
     let outbox = Arc::new(Outbox::default());
-    let node: NodeId = "n".parse().unwrap();
-    let member = Member {
-        conn: ConnId::of(&node, 1),
-        device: "till".parse().unwrap(),
-        role: Role::Main,
-        groups: Vec::new(),
-        user: None,
-        outbox: outbox.clone(),
-    };
+    let member = till(outbox.clone());
     room.replaced(&member.conn);
     room.join(member, id(0));
     assert_eq!(outbox.take().close.map(|close| close.code), Some(CloseCode::Replaced));

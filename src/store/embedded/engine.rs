@@ -7,7 +7,7 @@ use redb::ReadTransaction;
 use tokio::time::timeout;
 
 use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId, unix_ms};
-use crate::message::{Audience, Signal, StatusChange};
+use crate::message::{Audience, Signal};
 use crate::metrics::StoreOp;
 use crate::store::embedded::changes::{
     Change, ConnectDevice, DealWith, DisconnectDevice, ForgetDevice, MarkDelivered, Nudge, PublishMessage,
@@ -75,12 +75,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn set_status(&self, shop: &ShopId, change: &SetStatus) -> Result<StatusSet, StoreError> {
-        let entry = StatusChange {
-            message: change.message,
-            status: change.status.clone(),
-            by: change.by.clone(),
-            sender: change.sender.clone(),
-        };
+        let entry = change.entry();
         let record = record::encode_status(&entry).map_err(|error| unwritable("set_status", error))?;
         let change = DealWith { shop: shop.clone(), change: change.clone(), entry, record };
         timed(StoreOp::SetStatus, self.change("set_status", change)).await

@@ -11,7 +11,7 @@ use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, PubsubInterfa
 use fred::types::{ClusterHash, CustomCommand, Value};
 
 use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId, unix_ms};
-use crate::message::{Audience, Signal, StatusChange};
+use crate::message::{Audience, Signal};
 use crate::metrics::{self, StoreOp};
 use crate::store::record::{self, RecordError};
 use crate::store::redis::reply::{self, Reply, store_error};
@@ -83,12 +83,7 @@ impl Store for RedisStore {
     }
 
     async fn set_status(&self, shop: &ShopId, change: &SetStatus) -> Result<StatusSet, StoreError> {
-        let entry = StatusChange {
-            message: change.message,
-            status: change.status.clone(),
-            by: change.by.clone(),
-            sender: change.sender.clone(),
-        };
+        let entry = change.entry();
         let record = record::encode_status(&entry).map_err(|error| unwritable("set_status", error))?;
         let keys = self.keys.shop(shop);
         timed(StoreOp::SetStatus, self.scripts.set_status(&keys, change, record, &self.node)).await

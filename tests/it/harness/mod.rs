@@ -15,6 +15,7 @@ pub mod publisher;
 pub mod raw;
 pub mod recorder;
 pub mod resp;
+pub mod seed;
 pub mod wire;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,7 @@ pub use proxy::RedisProxy;
 pub use publisher::Publisher;
 pub use raw::{Frame, RawSocket};
 pub use recorder::{Recorder, Urls};
+pub use seed::Seed;
 pub use wire::{Encoding, Id, id_of};
 
 use tempfile::TempDir;

@@ -5,9 +5,9 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
 use shoprelay::ids::{DeviceId, MessageId, NodeId, ShopId};
 use shoprelay::message::{Audience, Entry, Origin, Role, Signal};
 use shoprelay::store::embedded::EmbeddedStore;
@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::suite::{device, message, settings, with_key};
+use crate::harness::Seed;
 use crate::redis_server::RedisServer;
 
 const ROUNDS: usize = 12;
@@ -382,24 +383,10 @@ fn said<T: Debug, E: Debug>(outcome: Result<T, E>) -> String {
     format!("{:?}", outcome.unwrap())
 }
 
-/// Prints how to repeat it, where it fails.
-struct Seed(u64);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("repeat it with SHOPRELAY_TEST_SEED={}", self.0);
-        }
-    }
-}
-
 #[tokio::test]
 async fn both_engines_give_the_same_answers_and_tell_the_same_events() {
-    let chosen =
-        std::env::var("SHOPRELAY_TEST_SEED").ok().map(|seed| seed.parse().expect("SHOPRELAY_TEST_SEED is a number"));
-    let seed = Seed(chosen.unwrap_or_else(rand::random));
-    println!("SHOPRELAY_TEST_SEED={}", seed.0);
-    let mut random = StdRng::seed_from_u64(seed.0);
+    let seed = Seed::chosen();
+    let mut random = seed.random();
     for _ in 0..ROUNDS {
         let settings = StoreSettings { log_entries_max: random.random_range(5..40), ..settings() };
         let nodes: Vec<NodeId> = (0..NODES).map(|_| NodeId::fresh()).collect();

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use redb::{Database, TableDefinition};
@@ -20,12 +20,29 @@ const SOON: Duration = Duration::from_secs(10);
 const FILE: &str = "shoprelay.redb";
 const EVERYTHING: PageLimit = PageLimit { entries: 1000, bytes: 1 << 30 };
 
-async fn open(dir: &Path) -> (EmbeddedStore, mpsc::Receiver<FeedEvent>) {
-    EmbeddedStore::start(dir.to_owned(), NodeId::fresh(), settings()).await.unwrap()
+type Started = Result<(EmbeddedStore, mpsc::Receiver<FeedEvent>), StartError>;
+
+/// Opens a directory that this test has closed. A process that another test is just starting holds
+/// for a moment what this one had open, the directory's lock among it.
+async fn reopen(dir: &Path, settings: StoreSettings) -> Started {
+    let deadline = Instant::now() + SOON;
+    loop {
+        match EmbeddedStore::start(dir.to_owned(), NodeId::fresh(), settings.clone()).await {
+            Err(StartError::InUse { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            started => return started,
+        }
+    }
 }
 
+async fn open(dir: &Path) -> (EmbeddedStore, mpsc::Receiver<FeedEvent>) {
+    reopen(dir, settings()).await.unwrap()
+}
+
+/// Why a directory that nobody has open is refused.
 async fn refusal(dir: &Path) -> StartError {
-    EmbeddedStore::start(dir.to_owned(), NodeId::fresh(), settings()).await.map(|_| ()).unwrap_err()
+    reopen(dir, settings()).await.map(|_| ()).unwrap_err()
 }
 
 #[tokio::test]
@@ -89,7 +106,8 @@ async fn a_key_is_forgotten_after_its_time() {
 async fn a_second_store_on_a_directory_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _feed) = open(dir.path()).await;
-    let error = refusal(dir.path()).await;
+    let taken = EmbeddedStore::start(dir.path().to_owned(), NodeId::fresh(), settings()).await;
+    let error = taken.map(|_| ()).unwrap_err();
     assert!(matches!(error, StartError::InUse { .. }), "{error:?}");
     assert!(error.to_string().contains(&format!("(process {})", std::process::id())), "{error}");
     stored(&store).await;
@@ -132,7 +150,7 @@ async fn a_damaged_file_is_refused_and_left_as_it_is() {
     let mut noticed = 0;
     for at in (0..sound.len()).step_by(sound.len() / 60) {
         std::fs::write(&path, flipped(at)).unwrap();
-        match EmbeddedStore::start(dir.path().to_owned(), NodeId::fresh(), settings()).await {
+        match reopen(dir.path(), settings()).await {
             Ok((store, _feed)) => {
                 assert_eq!(all(&store).await.len(), 1000, "byte {at}");
                 store.close().await;
@@ -216,7 +234,7 @@ async fn a_full_disk_refuses_messages_takes_what_empties_it_and_loses_nothing() 
 
 async fn on_a_full_disk(dir: &Path) {
     let data = dir.join("data");
-    let (store, _feed) = EmbeddedStore::start(data.clone(), NodeId::fresh(), roomy()).await.unwrap();
+    let (store, _feed) = reopen(&data, roomy()).await.unwrap();
     connect(&store, "till", Role::Main, "c1").await;
     let ballast = dir.join("ballast");
     std::fs::write(&ballast, vec![1; 1 << 20]).unwrap();
@@ -240,7 +258,7 @@ async fn on_a_full_disk(dir: &Path) {
     store.close().await;
     drop(store);
 
-    let (store, _feed) = EmbeddedStore::start(data, NodeId::fresh(), roomy()).await.unwrap();
+    let (store, _feed) = reopen(&data, roomy()).await.unwrap();
     assert_eq!(all(&store).await, accepted, "it starts on a full disk too");
     std::fs::remove_file(ballast).unwrap();
     let message = message(Audience::All);
