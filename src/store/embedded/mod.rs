@@ -5,7 +5,7 @@
 //! which puts all that waits into one transaction and answers when that is synced; reading goes past
 //! it. What only matters while this process runs is not written: claims and beats are in memory, and a
 //! presence holds for the process that wrote it. Never shares its directory. Called through
-//! [`Store`](crate::store::Store); built by [`open`](crate::store::open).
+//! [`Store`](crate::store::Store); built by [`open`](crate::store::open()).
 
 mod changes;
 mod disk;
