@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -23,6 +23,8 @@ use crate::store::{FeedEvent, GapCause, PageLimit, Store, StoreError, Stored};
 const LINGER: Duration = Duration::from_secs(30);
 /// Steps in which one audit of all rooms is spread out.
 const AUDIT_STEPS: u32 = 20;
+/// Audits of which one compares connections with the registered ones too.
+const PRESENCE_EVERY: u32 = 4;
 /// Rooms whose heads are asked for at once.
 const HEADS_MAX: usize = 256;
 /// Rooms that read their logs at the same time.
@@ -43,6 +45,7 @@ pub struct Feed {
     checks_heads: AtomicBool,
     checks_presence: AtomicBool,
     audits: AtomicBool,
+    audits_begun: AtomicU32,
     /// Rooms whose turn in this audit is still to come.
     unaudited: Mutex<Vec<Arc<Room>>>,
 }
@@ -73,6 +76,7 @@ impl Feed {
             checks_heads: AtomicBool::new(false),
             checks_presence: AtomicBool::new(false),
             audits: AtomicBool::new(false),
+            audits_begun: AtomicU32::new(0),
             unaudited: Mutex::default(),
         }
     }
@@ -323,17 +327,29 @@ impl Feed {
             let mut unaudited = self.unaudited.lock();
             if unaudited.is_empty() {
                 *unaudited = self.hub.rooms();
+                self.audits_begun.fetch_add(1, Ordering::Relaxed);
             }
             let count = (self.hub.len() / AUDIT_STEPS as usize + 1).min(unaudited.len());
             let keep = unaudited.len() - count;
             unaudited.split_off(keep)
         };
         for rooms in rooms.chunks(HEADS_MAX) {
-            if let Err(error) = self.check_heads(rooms).await {
+            if let Err(error) = self.audit_rooms(rooms).await {
                 debug!(%error, "the audit waits for the store");
                 self.unaudited.lock().extend(rooms.iter().cloned());
             }
         }
+    }
+
+    async fn audit_rooms(&self, rooms: &[Arc<Room>]) -> Result<(), StoreError> {
+        self.check_heads(rooms).await?;
+        // A takeover that the feed lost shows nowhere but in the registry, and asking is dearer.
+        if self.audits_begun.load(Ordering::Relaxed).is_multiple_of(PRESENCE_EVERY) {
+            for room in rooms {
+                self.check_presence(room).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn close_idle_rooms(&self) {

@@ -12,9 +12,13 @@ use crate::redis_server::RedisServer;
 
 /// A node behind a proxy, with an audit each two seconds, and a Redis.
 async fn behind_a_proxy() -> (RedisServer, RedisProxy, NodeProcess) {
+    behind_a_proxy_with_audit("2s").await
+}
+
+async fn behind_a_proxy_with_audit(audit: &str) -> (RedisServer, RedisProxy, NodeProcess) {
     let redis = RedisServer::start().await;
     let proxy = RedisProxy::before(redis.port()).await;
-    let node = NodeProcess::start(&NodeOptions::new(proxy.url()).set("AUDIT", "2s")).await;
+    let node = NodeProcess::start(&NodeOptions::new(proxy.url()).set("AUDIT", audit)).await;
     (redis, proxy, node)
 }
 
@@ -52,6 +56,20 @@ async fn a_lost_last_push_is_found_by_the_audit() {
     assert_eq!(main.take(1).await, [Id::of(&id)], "nothing after it betrays it");
     assert_eq!(proxy.dropped_pushes(), 1);
     main.expect_nothing().await;
+}
+
+/// The audit looked at logs only, so a takeover whose push was lost left two connections for ever.
+#[tokio::test]
+async fn a_lost_takeover_is_found_by_the_audit() {
+    let (_redis, proxy, node) = behind_a_proxy_with_audit("1s").await;
+    let shop = unique("shop");
+    let login = Login::main(&shop, "till");
+    let mut older = login.on(&node.ws_url()).await;
+    proxy.drop_pushes(1, &shop);
+    let mut newer = login.on(&node.ws_url()).await;
+    assert_eq!(older.close_code().await.0, 4000);
+    assert_eq!(proxy.dropped_pushes(), 1);
+    newer.expect_nothing().await;
 }
 
 #[tokio::test]
