@@ -114,7 +114,8 @@ impl Outbox {
     }
 
     /// Whether entries are put in.
-    pub fn is_live(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_live(&self) -> bool {
         self.state.lock().is_live
     }
 

@@ -111,8 +111,11 @@ impl Caller {
             let _turn = room.trimming.lock().await;
             published = store.publish(room.shop(), &publish).await.map_err(|error| store_failure(&error))?;
             if published == Published::BacklogFull {
-                self.relay.retention.make_room(room.shop()).await.map_err(|error| store_failure(&error))?;
-                published = store.publish(room.shop(), &publish).await.map_err(|error| store_failure(&error))?;
+                let made_room =
+                    self.relay.retention.make_room(room.shop()).await.map_err(|error| store_failure(&error))?;
+                if made_room {
+                    published = store.publish(room.shop(), &publish).await.map_err(|error| store_failure(&error))?;
+                }
             }
         }
         match published {
