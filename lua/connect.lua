@@ -15,11 +15,15 @@
 -- ARGV[5]   meta       JSON text; empty leaves what is registered
 -- ARGV[6]   not_after  in ms by Redis's clock: a call that comes later was given up, and must not throw
 --                      out the login that was tried elsewhere instead
+-- ARGV[7]   user       it belongs to from now on; empty leaves what is registered
+-- ARGV[8]   groups     '=' it is in those that follow and no others, '-' leaves what is registered
+-- ARGV[..]  group      the groups, for '='
 -- RETURN    an error LATE, or {cursor, head, replaced conn or false, user or false, group, group, ...}
 -- REPEAT    safe: a repeat by the same connection replaces nothing and keeps `since`
--- COST      O(1); 5 reads, 2 to 4 writes
+-- COST      O(N) for N groups; 5 reads, 2 to 4 writes
 local devices, mains, cursors, online, head, channel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local device, role, conn, node, meta, not_after = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+local user, groups = ARGV[7], ARGV[8]
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -32,6 +36,12 @@ local was_main = stored and record.role == 'main'
 record.role = role
 record.last_seen = now
 if meta ~= '' then record.meta = meta end
+if user ~= '' then record.user = user end
+if groups == '=' then
+  -- None rather than an empty table, which could be packed as a list or as a map.
+  record.groups = #ARGV > 8 and {} or nil
+  for i = 9, #ARGV do record.groups[i - 8] = ARGV[i] end
+end
 redis.call('HSET', devices, device, cmsgpack.pack(record))
 if role == 'main' and not was_main then
   redis.call('SADD', mains, device)

@@ -12,7 +12,8 @@
 -- ARGV[2]   publisher  node       who publishes
 -- ARGV[3]   entries_max           entries the log may hold
 -- ARGV[4]   once_ms               how long the idempotency key is kept, in milliseconds
--- ARGV[5]   check                 '-' nothing, 'm' that a main is registered, 'd' that one of the devices is
+-- ARGV[5]   check                 what has to be registered: '-' nothing, 'm' a main, 'd' one of the devices,
+--                                 'r' any device at all
 -- ARGV[..]  device                the devices, for 'd'
 -- RETURN    {0, id} stored, {1, id} stored before under this key, {2} no main, {3} no such device,
 --           {4} the log is full
@@ -40,6 +41,8 @@ elseif check == 'd' then
     if found then break end
   end
   if not found then return {3} end
+elseif check == 'r' then
+  if redis.call('EXISTS', devices) == 0 then return {3} end
 end
 
 if redis.call('XLEN', log) >= entries_max then return {4} end

@@ -3,7 +3,7 @@
 //! Owns the one rule "not at `prev`, so read the log" for rooms, and which shops are subscribed.
 //! Never touches a socket. Run by `node`; `socket` opens rooms here.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::hub::{Applied, HeadCheck, Hub, Push, Room, RoomGuard, Subscription};
+use crate::hub::{Applied, HeadCheck, Hub, Push, Room, RoomGuard, SignalPush, Subscription};
 use crate::ids::{MessageId, NodeId, ShopId};
 use crate::message::Entry;
 use crate::metrics;
@@ -87,14 +87,22 @@ impl Feed {
     /// The store cannot be reached.
     pub async fn open(&self, shop: &ShopId) -> Result<RoomGuard, StoreError> {
         let room = self.hub.enter(shop);
+        self.listen_to(&room).await?;
+        Ok(room)
+    }
+
+    /// Has the room's events come in; they do when this returns.
+    ///
+    /// # Errors
+    /// The store cannot be reached.
+    pub async fn listen_to(&self, room: &RoomGuard) -> Result<(), StoreError> {
         let mut subscription = room.subscription.lock().await;
         if *subscription != Subscription::Held {
             *subscription = Subscription::Unsure;
-            self.store.subscribe(shop).await?;
+            self.store.subscribe(room.shop()).await?;
             *subscription = Subscription::Held;
         }
-        drop(subscription);
-        Ok(room)
+        Ok(())
     }
 
     /// Has the log read for a room that is behind it; see [`Applied::Gap`].
@@ -144,6 +152,17 @@ impl Feed {
                 if let Some(room) = self.hub.find(&shop) {
                     debug!(%shop, %device, %conn, "replaced by a newer login");
                     room.replaced(&conn);
+                }
+            }
+            FeedEvent::Evicted { shop, conn, last } => {
+                if let Some(room) = self.hub.find(&shop) {
+                    room.evicted(&conn, last);
+                }
+            }
+            FeedEvent::Broadcast(broadcast) => {
+                let push = Arc::new(SignalPush::new(broadcast.signal));
+                for room in self.hub.rooms() {
+                    room.on_broadcast(&push, &broadcast.except);
                 }
             }
             FeedEvent::Gap(cause) => {
@@ -262,10 +281,11 @@ impl Feed {
         let heads = self.store.heads(std::slice::from_ref(room.shop())).await?;
         let devices = self.store.devices(room.shop()).await?;
         let head = heads.first().copied().unwrap_or_default();
-        let cursor_of = |device: &_| devices.iter().find(|known| known.device == *device).map(|known| known.cursor);
+        let devices: HashMap<_, _> = devices.into_iter().map(|known| (known.device.clone(), known)).collect();
+        let known = |device: &_| devices.get(device).map(|known| (known.cursor, known.membership.clone()));
         metrics::log_rewound();
         warn!(shop = %room.shop(), position = ?room.position(), %head, "the log was rewound; its lost tail is lost, the rest is sent again from the stored cursors");
-        room.rewind(head, cursor_of);
+        room.rewind(head, known);
         Ok(())
     }
 

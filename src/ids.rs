@@ -215,7 +215,7 @@ impl<'de> Deserialize<'de> for MessageId {
 }
 
 /// One relay process; new at every start.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct NodeId(Arc<str>);
 
 impl NodeId {
@@ -261,6 +261,11 @@ impl ConnId {
     /// The `number`th connection of `node`.
     pub fn of(node: &NodeId, number: u64) -> ConnId {
         ConnId(format!("{node}.{number}").into())
+    }
+
+    /// The node that it is a connection of; None for an id that no node made.
+    pub fn node(&self) -> Option<NodeId> {
+        self.0.rsplit_once('.').and_then(|(node, _)| node.parse().ok())
     }
 
     /// The text, as it was given.

@@ -53,13 +53,14 @@
 //! demo                                a shop of simulated devices, to look at
 //! node                                builds the parts in order, stops them in order
 //! http                                listeners, the way to a WebSocket, health and metrics
-//! socket                              a connection's loop: reader, writer, calls of the store
+//! socket                              a connection's loop: reader, writer
+//! relay                               what devices and back ends can ask for, in one place
 //! feed  retention  check              the log into the rooms; what is kept and for how long; settings shown
-//! proofs  nodes                       proofs on their way to the store; which nodes live
+//! proofs  nodes  events  auth         proofs and events on their way to the store; which nodes live; who may
 //! session  hub  store  config         a conversation, pure; the rooms; where messages live; settings
 //! metrics                             every metric
 //! protocol  rate                      the wire, pure; a token bucket
-//! message                             messages, signals, audiences
+//! message  attrs                      messages, signals, audiences; attributes
 //! ids                                 identifiers
 //! ```
 //!
@@ -90,9 +91,12 @@
 //!
 //! A push to a device on the same node takes the same way: there is one path.
 
+pub mod attrs;
+pub mod auth;
 pub mod check;
 pub mod config;
 pub mod demo;
+pub mod events;
 pub mod feed;
 pub mod http;
 pub mod hub;
@@ -104,6 +108,7 @@ pub mod nodes;
 pub mod proofs;
 pub mod protocol;
 pub mod rate;
+pub mod relay;
 pub mod retention;
 pub mod session;
 pub mod socket;

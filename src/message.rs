@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::Hash;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,27 @@ impl Role {
             Role::Main => "main",
             Role::Sub => "sub",
         }
+    }
+
+    /// Everyone of a role, or everyone.
+    pub fn audience(role: Option<Role>) -> Audience {
+        match role {
+            Some(Role::Main) => Audience::Mains,
+            Some(Role::Sub) => Audience::Subs,
+            None => Audience::All,
+        }
+    }
+}
+
+/// A text that names no role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no role; give main or sub")]
+pub struct NoRole;
+
+impl FromStr for Role {
+    type Err = NoRole;
+    fn from_str(text: &str) -> Result<Role, NoRole> {
+        [Role::Main, Role::Sub].into_iter().find(|role| role.as_str() == text).ok_or(NoRole)
     }
 }
 
@@ -193,12 +215,62 @@ pub struct StatusChange {
     pub sender: Option<DeviceId>,
 }
 
+/// An entry of the log that tells the sessions of a shop that a device's groups or user changed. It is
+/// sent to nobody. The registry holds what came of it, so only who logged in before it heeds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MembershipChange {
+    /// None for every device of the shop.
+    pub device: Option<DeviceId>,
+    pub step: MembershipStep,
+}
+
+/// See [`MembershipChange`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MembershipStep {
+    Join(Name),
+    Leave(Name),
+    /// The device is this user's from now on, and no other's.
+    Bind(Name),
+    /// It is this user's no more; whoever it is's, where none is named.
+    Unbind(Option<Name>),
+}
+
+/// The groups a device is in, in no order, and the user it belongs to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Membership {
+    pub groups: Vec<Name>,
+    pub user: Option<Name>,
+}
+
+impl Membership {
+    /// Takes a step; says whether it changed anything.
+    pub fn take(&mut self, step: &MembershipStep) -> bool {
+        match step {
+            MembershipStep::Join(group) if self.groups.contains(group) => false,
+            MembershipStep::Join(group) => {
+                self.groups.push(group.clone());
+                true
+            }
+            MembershipStep::Leave(group) => {
+                let before = self.groups.len();
+                self.groups.retain(|joined| joined != group);
+                self.groups.len() < before
+            }
+            MembershipStep::Bind(user) => self.user.replace(user.clone()).as_ref() != Some(user),
+            MembershipStep::Unbind(None) => self.user.take().is_some(),
+            MembershipStep::Unbind(Some(user)) if self.user.as_ref() == Some(user) => self.user.take().is_some(),
+            MembershipStep::Unbind(Some(_)) => false,
+        }
+    }
+}
+
 /// One entry of a shop's log.
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "nearly every entry is a message, and each lives in a list or an Arc")]
 pub enum Entry {
     Message(Message),
     Status(StatusChange),
+    Membership(MembershipChange),
 }
 
 impl Entry {
@@ -210,6 +282,17 @@ impl Entry {
                 change.by.device() != Some(who.device)
                     && (who.role == Role::Main || change.sender.as_ref() == Some(who.device))
             }
+            Entry::Membership(_) => false,
+        }
+    }
+
+    /// Whether it changes what this device is a member of.
+    pub fn membership_step(&self, device: &DeviceId) -> Option<&MembershipStep> {
+        match self {
+            Entry::Membership(change) if change.device.as_ref().is_none_or(|changed| changed == device) => {
+                Some(&change.step)
+            }
+            _ => None,
         }
     }
 }
@@ -220,6 +303,15 @@ pub struct Signal {
     /// When the node took it, in milliseconds since 1970.
     pub at_ms: u64,
     pub content: Content,
+}
+
+/// A signal for every shop.
+#[derive(Debug, Clone)]
+pub struct Broadcast {
+    /// Its audience is a role or everyone.
+    pub signal: Signal,
+    /// Connections that do not get it.
+    pub except: Listed<ConnId>,
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ const SECONDS: [f64; 16] =
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Device,
+    Api,
 }
 
 /// What became of a login.
@@ -50,6 +51,12 @@ pub enum StoreOp {
     Online,
     Trim,
     Forget,
+    Membership,
+    Attrs,
+    Evict,
+    Locate,
+    Broadcast,
+    Events,
     Beat,
     Subscribe,
     Other,
@@ -71,6 +78,12 @@ impl StoreOp {
             StoreOp::Online => "online",
             StoreOp::Trim => "trim",
             StoreOp::Forget => "forget",
+            StoreOp::Membership => "membership",
+            StoreOp::Attrs => "attrs",
+            StoreOp::Evict => "evict",
+            StoreOp::Locate => "locate",
+            StoreOp::Broadcast => "broadcast",
+            StoreOp::Events => "events",
             StoreOp::Beat => "beat",
             StoreOp::Subscribe => "subscribe",
             StoreOp::Other => "other",
@@ -94,6 +107,8 @@ struct Plain {
     expired: Counter,
     signals: Counter,
     signals_dropped: Counter,
+    events: Counter,
+    events_dropped: Counter,
     feed_gaps: Counter,
     feed_deaf: Counter,
     log_rewinds: Counter,
@@ -114,6 +129,8 @@ static PLAIN: LazyLock<Plain> = LazyLock::new(|| Plain {
     expired: counter!("shoprelay_messages_expired_total"),
     signals: counter!("shoprelay_signals_total"),
     signals_dropped: counter!("shoprelay_signals_dropped_total"),
+    events: counter!("shoprelay_events_total"),
+    events_dropped: counter!("shoprelay_events_dropped_total"),
     feed_gaps: counter!("shoprelay_feed_gaps_total"),
     feed_deaf: counter!("shoprelay_feed_deaf_total"),
     log_rewinds: counter!("shoprelay_log_rewinds_total"),
@@ -184,6 +201,8 @@ fn describe() {
     describe_counter!("shoprelay_publish_refused_total", "Messages and signals refused");
     describe_counter!("shoprelay_signals_total", "Signals taken");
     describe_counter!("shoprelay_signals_dropped_total", "Signals that a slow device did not get");
+    describe_counter!("shoprelay_events_total", "Events added to the stream for back-end workers");
+    describe_counter!("shoprelay_events_dropped_total", "Events that could not be added to the stream");
     describe_counter!("shoprelay_feed_gaps_total", "Times a room found that the feed had skipped something");
     describe_counter!("shoprelay_feed_deaf_total", "Times the feed was up and nothing arrived");
     describe_counter!("shoprelay_log_rewinds_total", "Times a shop's log was found behind what had been read of it");
@@ -194,6 +213,8 @@ fn describe() {
     describe_counter!("shoprelay_frames_rejected_total", "Frames refused");
     describe_histogram!("shoprelay_delivery_seconds", "From storing a message to the proof that its device has it");
     describe_histogram!("shoprelay_push_seconds", "From storing a message to writing it to a device");
+    describe_counter!("shoprelay_api_requests_total", "Requests of back ends");
+    describe_histogram!("shoprelay_api_request_seconds", "From the head of a back end's request to its answer");
     describe_histogram!("shoprelay_store_seconds", "Duration of the store's calls");
 }
 
@@ -201,8 +222,10 @@ fn describe() {
 pub fn published(source: Source) {
     static DEVICE: LazyLock<Counter> =
         LazyLock::new(|| counter!("shoprelay_messages_published_total", "source" => "device"));
+    static API: LazyLock<Counter> = LazyLock::new(|| counter!("shoprelay_messages_published_total", "source" => "api"));
     match source {
         Source::Device => DEVICE.increment(1),
+        Source::Api => API.increment(1),
     }
 }
 
@@ -240,6 +263,16 @@ pub fn signalled() {
 /// A signal was not sent to a device that reads too slowly.
 pub fn signal_dropped() {
     PLAIN.signals_dropped.increment(1);
+}
+
+/// Events were added to the stream for back-end workers.
+pub fn events_added(count: u64) {
+    PLAIN.events.increment(count);
+}
+
+/// An event could not be added to the stream.
+pub fn event_dropped() {
+    PLAIN.events_dropped.increment(1);
 }
 
 /// A room found that the feed had skipped something, or may have.
@@ -307,6 +340,12 @@ pub fn store_up(up: bool) {
 /// A call of the store took this long, whatever came of it.
 pub fn store_call(op: StoreOp, took: Duration) {
     histogram!("shoprelay_store_seconds", "op" => op.label()).record(took);
+}
+
+/// A request of a back end was answered; `route` is one of a fixed table.
+pub fn api_request(route: &'static str, status: u16, took: Duration) {
+    counter!("shoprelay_api_requests_total", "route" => route, "status" => status.to_string()).increment(1);
+    histogram!("shoprelay_api_request_seconds", "route" => route).record(took);
 }
 
 /// A login ended this way.

@@ -8,21 +8,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::events::Events;
 use crate::feed::Feed;
+use crate::http::api::{Api, Cors};
 use crate::http::{self, Probes};
 use crate::hub::Hub;
 use crate::ids::NodeId;
+use crate::message::Role;
 use crate::metrics::{self, Scrape};
 use crate::nodes::{GONE_AFTER, Nodes};
 use crate::proofs::Proofs;
 use crate::retention::Retention;
 use crate::session::SessionSettings;
-use crate::socket::{Relay, RelayParts};
+use crate::relay::{Doors, PAGES_MAX, Relay};
 use crate::store::{self, NodeReport, Store, StoreSettings};
 
 /// Time between a node's heartbeats, which is also the deadline of one.
@@ -41,6 +44,8 @@ pub enum StartError {
     Store { url: String, cause: store::OpenError },
     #[error("the store {url} stopped answering during the start: {cause}")]
     Silent { url: String, cause: store::StoreError },
+    #[error("the API's routes cannot be told apart: {0}")]
+    Routes(#[from] matchit::InsertError),
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
@@ -114,6 +119,9 @@ impl Node {
             key_retention: config.retention.keys,
             deadline: config.timeouts.store,
             prefix: config.store_prefix.clone(),
+            device_groups_max: 1000,
+            attrs_bytes_max: config.limits.frame_bytes,
+            events_max: 100_000,
         };
         let opened = store::open(config.store.secret(), config.store_ca.as_deref(), id.clone(), settings).await;
         let (store, events) = opened.map_err(|cause| StartError::Store { url: url.clone(), cause })?;
@@ -134,8 +142,14 @@ impl Node {
         keepers.spawn(relay.proofs.clone().run());
         keepers.spawn(async move { retention.run().await });
         keepers.spawn(beat(id.clone(), relay.clone(), probes.clone()));
+        keepers.spawn({
+            let events = relay.events.clone();
+            async move { events.run().await }
+        });
         keepers.spawn(upkeep(scrape));
-        let (stop_devices, devices) = accept(listeners, &relay, &probes, &mut keepers);
+        let api = Arc::new(Api::new(relay.clone(), Cors::default(), 1000)?);
+        let doors = Doorways { listeners, relay: &relay, probes: &probes, api };
+        let (stop_devices, devices) = accept(doors, &mut keepers);
         Ok(Node { id, relay, probes, addresses, stop_devices, devices, drain_window: config.drain_window, keepers })
     }
 
@@ -161,7 +175,7 @@ impl Node {
     pub async fn stop(mut self) {
         self.probes.is_stopping.store(true, Ordering::Relaxed);
         self.stop_devices.send_replace(true);
-        self.relay.stop();
+        self.relay.doors.stop();
         let closed = tokio::time::timeout(self.drain_window, &mut self.devices).await;
         if closed.is_err() {
             warn!("some connections did not end in time");
@@ -184,40 +198,47 @@ fn assemble(config: &Config, id: &NodeId, store: &Arc<dyn Store>) -> Arc<Relay> 
     let hub = Arc::new(Hub::new(config.limits.shop_publishes_per_s));
     let nodes = Arc::new(Nodes::new(Instant::now()));
     let (kept, log_entries) = (&config.retention, config.limits.log_entries);
-    Arc::new(Relay::new(RelayParts {
+    Arc::new(Relay {
         node: id.clone(),
-        session: SessionSettings {
+        session: Arc::new(SessionSettings {
             frame_bytes: config.limits.frame_bytes,
             window: config.limits.window,
             ops_per_s: config.limits.session_ops_per_s,
             heartbeat: config.heartbeat,
             login_timeout: config.timeouts.login,
             ack_timeout: config.timeouts.ack,
-        },
+        }),
         hub: hub.clone(),
         store: store.clone(),
         feed: Arc::new(Feed::new(hub, store.clone(), id.clone(), config.audit)),
         proofs: Arc::new(Proofs::new(store.clone())),
         retention: Arc::new(Retention::new(store.clone(), nodes.clone(), id.clone(), kept, log_entries)),
         nodes,
-        connections_max: config.limits.connections,
-    }))
+        events: Arc::new(Events::new(store.clone(), false)),
+        gate: Arc::new(crate::auth::Gate { api: crate::auth::ApiAuth, devices: crate::auth::DeviceAuth }),
+        doors: Doors::new(config.limits.connections),
+        pages: Semaphore::new(PAGES_MAX),
+    })
+}
+
+/// What a node listens with, and for whom.
+struct Doorways<'a> {
+    listeners: Listeners,
+    relay: &'a Arc<Relay>,
+    probes: &'a Arc<Probes>,
+    api: Arc<Api>,
 }
 
 /// Opens the doors; the device listener can be shut on its own.
-fn accept(
-    listeners: Listeners,
-    relay: &Arc<Relay>,
-    probes: &Arc<Probes>,
-    keepers: &mut JoinSet<()>,
-) -> (watch::Sender<bool>, JoinHandle<()>) {
+fn accept(doorways: Doorways<'_>, keepers: &mut JoinSet<()>) -> (watch::Sender<bool>, JoinHandle<()>) {
+    let Doorways { listeners, relay, probes, api } = doorways;
     let (stop_devices, stopping) = watch::channel(false);
     if let Some(listener) = listeners.metrics {
         let probes = probes.clone();
         keepers.spawn(http::accept(listener, None, move |stream| http::serve_probe(probes.clone(), stream)));
     }
     if let Some(listener) = listeners.api {
-        keepers.spawn(http::accept(listener, None, http::serve_api));
+        keepers.spawn(http::accept(listener, None, move |stream| api.clone().serve(stream)));
     }
     let relay = relay.clone();
     let devices = tokio::spawn(async move {
@@ -235,7 +256,7 @@ async fn beat(id: NodeId, relay: Arc<Relay>, probes: Arc<Probes>) {
     let mut beaten = Instant::now();
     loop {
         ticks.tick().await;
-        let report = NodeReport { sessions: relay.connections() as u64, rooms: relay.hub.len() as u64 };
+        let report = report(&relay);
         let heard = tokio::time::timeout(BEAT, relay.store.beat(&id, &report)).await;
         let is_up = match heard {
             Ok(Ok(beats)) => {
@@ -259,6 +280,16 @@ async fn beat(id: NodeId, relay: Arc<Relay>, probes: Arc<Probes>) {
             (false, true) => info!("the store answers again"),
             _ => {}
         }
+    }
+}
+
+fn report(relay: &Relay) -> NodeReport {
+    NodeReport {
+        connections: relay.doors.connections() as u64,
+        mains: relay.doors.sessions(Role::Main) as u64,
+        subs: relay.doors.sessions(Role::Sub) as u64,
+        rooms: relay.hub.len() as u64,
+        version: env!("CARGO_PKG_VERSION").into(),
     }
 }
 

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::ids::NodeId;
 use crate::protocol::PresenceState;
-use crate::store::{Beat, Online};
+use crate::store::{Beat, NodeReport, Online};
 
 /// A node whose beat is older than this makes its devices unknown.
 const UNKNOWN_AFTER: Duration = Duration::from_secs(3);
@@ -31,6 +31,19 @@ struct State {
 struct Seen {
     beat_ms: u64,
     changed_at: Instant,
+    report: NodeReport,
+}
+
+/// A node that is not gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveNode {
+    pub node: NodeId,
+    /// When the store last heard of it, in milliseconds since 1970.
+    pub seen_ms: u64,
+    /// Whether it is late.
+    pub state: PresenceState,
+    /// What it told of itself then.
+    pub report: NodeReport,
 }
 
 impl Nodes {
@@ -54,7 +67,7 @@ impl Nodes {
                     Some(_) => now,
                     None => now.checked_sub(beat.age).unwrap_or(now),
                 };
-                (beat.node, Seen { beat_ms: beat.at_ms, changed_at })
+                (beat.node, Seen { beat_ms: beat.at_ms, changed_at, report: beat.report })
             })
             .collect();
     }
@@ -62,6 +75,20 @@ impl Nodes {
     /// Whether this node itself was heard: until then nothing is known of the others.
     pub fn has_heard(&self, node: &NodeId) -> bool {
         self.state.lock().seen.contains_key(node)
+    }
+
+    /// The nodes that are not gone, in the order of their ids.
+    pub fn live(&self, now: Instant) -> Vec<LiveNode> {
+        let state = self.state.lock();
+        let at = now.min(state.heard_at + UNKNOWN_AFTER);
+        let live = state.seen.iter().filter_map(|(node, seen)| {
+            let presence = state_after(at.saturating_duration_since(seen.changed_at))?;
+            let report = seen.report.clone();
+            Some(LiveNode { node: node.clone(), seen_ms: seen.beat_ms, state: presence, report })
+        });
+        let mut live: Vec<LiveNode> = live.collect();
+        live.sort_by(|a, b| a.node.cmp(&b.node));
+        live
     }
 
     /// How sure it is that a device is there; None where its node is gone. A login counts as a sign
@@ -73,13 +100,18 @@ impl Nodes {
         let since_login = Duration::from_millis(now_ms.saturating_sub(online.since_ms));
         let since_beat = state.seen.get(&online.node).map(|seen| at.saturating_duration_since(seen.changed_at));
         let age = since_beat.map_or(since_login, |since_beat| since_beat.min(since_login));
-        if age <= UNKNOWN_AFTER {
-            Some(PresenceState::Online)
-        } else if age <= GONE_AFTER {
-            Some(PresenceState::Unknown)
-        } else {
-            None
-        }
+        state_after(age)
+    }
+}
+
+/// What a node is that was last heard of so long ago; None where it is gone.
+fn state_after(age: Duration) -> Option<PresenceState> {
+    if age <= UNKNOWN_AFTER {
+        Some(PresenceState::Online)
+    } else if age <= GONE_AFTER {
+        Some(PresenceState::Unknown)
+    } else {
+        None
     }
 }
 
@@ -91,7 +123,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn beat(node: &str, at_ms: u64, age: Duration) -> Beat {
-        Beat { node: node.parse().unwrap(), at_ms, age }
+        Beat { node: node.parse().unwrap(), at_ms, age, report: NodeReport::default() }
     }
 
     /// What is known of a device that logged in on `node` a minute ago.

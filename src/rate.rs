@@ -45,6 +45,11 @@ impl Bucket {
         self.level = (self.level - 1.0).max(-self.per_s * BURST_SECONDS);
     }
 
+    /// Whether more than half of it is spent, as of the last change.
+    pub fn is_low(&self) -> bool {
+        self.level < self.per_s * BURST_SECONDS / 2.0
+    }
+
     fn refill(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
         self.level = (self.level + elapsed * self.per_s).min(self.per_s * BURST_SECONDS);

@@ -15,7 +15,7 @@ use crate::ids::{MessageId, NodeId, ShopId};
 use crate::message::Entry;
 use crate::metrics;
 use crate::nodes::Nodes;
-use crate::store::{Device, PageLimit, Store, StoreError, Stored};
+use crate::store::{Device, Forget, PageLimit, Store, StoreError, Stored};
 
 /// Shortest and longest time between two passes.
 const PACE_MIN: Duration = Duration::from_millis(100);
@@ -188,7 +188,7 @@ impl Retention {
     async fn forget_devices(&self, shop: &ShopId) -> Result<(), StoreError> {
         let cutoff_ms = self.store.now_ms().saturating_sub(self.devices.as_millis() as u64);
         for device in self.store.devices(shop).await?.iter().filter(|device| device.last_seen_ms < cutoff_ms) {
-            if self.store.forget(shop, &device.device, cutoff_ms).await? {
+            if self.store.forget(shop, &device.device, Forget::UnseenSince(cutoff_ms)).await? {
                 warn!(%shop, device = %device.device, "forgot a device that has been away for too long");
             }
         }

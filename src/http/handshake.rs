@@ -22,7 +22,8 @@ use tracing::debug;
 
 use crate::http::{Reply, text};
 use crate::protocol::Encoding;
-use crate::socket::{self, Accepted, Place, Relay};
+use crate::relay::{Place, Relay};
+use crate::socket::{self, Accepted};
 
 /// Largest request head.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;

@@ -1,8 +1,9 @@
-//! Listeners and plain HTTP: the way to a WebSocket, health and metrics.
+//! Listeners and plain HTTP: the way to a WebSocket, the API, health and metrics.
 //!
 //! Owns accepting connections and the HTTP before the upgrade. Knows nothing of the conversation
 //! after it, which `socket` serves in the same task. Run by `node`.
 
+pub mod api;
 mod handshake;
 mod probes;
 
@@ -22,7 +23,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 pub use handshake::serve_device;
-pub use probes::{Probes, serve_api, serve_probe};
+pub use probes::{Probes, serve_probe};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;

@@ -1,4 +1,4 @@
-//! Health, readiness and metrics, and the address back ends will connect to.
+//! Health, readiness and metrics.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -63,12 +63,6 @@ impl Probes {
 /// Serves one connection of the metrics listener.
 pub async fn serve_probe(probes: Arc<Probes>, stream: TcpStream) {
     serve(stream, move |request| probes.answer(&request)).await;
-}
-
-/// Serves one connection of the API listener, which so far only says that nothing is there.
-pub async fn serve_api(stream: TcpStream) {
-    const PROBLEM: &str = r#"{"type":"about:blank","title":"Not Found","status":404,"code":"not_found","detail":"the HTTP API is not in this version yet"}"#;
-    serve(stream, |_| reply(StatusCode::NOT_FOUND, "application/problem+json", PROBLEM)).await;
 }
 
 async fn serve(stream: TcpStream, answer: impl Fn(Request<Incoming>) -> Reply) {

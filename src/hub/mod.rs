@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-pub use outbox::{Outbox, Parcel, Taken};
+pub use outbox::{Outbox, Parcel, Rewound, Taken};
 pub use push::{Push, SignalPush};
 pub use room::{Applied, HeadCheck, Member, Reading, Room, Subscription};
 

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::hub::push::{Push, SignalPush};
 use crate::ids::{DeviceId, MessageId};
+use crate::message::Membership;
 use crate::metrics;
 use crate::protocol::Close;
 
@@ -30,8 +31,18 @@ struct State {
     /// Whether entries are put in; otherwise the session reads the log.
     is_live: bool,
     fell_behind_at: Option<MessageId>,
-    rewound_to: Option<MessageId>,
+    rewound: Option<Rewound>,
     close: Option<Close>,
+}
+
+/// Where a session stands after its log was rewound.
+#[derive(Debug, Clone)]
+pub struct Rewound {
+    /// It has to read from here.
+    pub cursor: MessageId,
+    /// What the registry knows of the device, where the log ends at `head`.
+    pub membership: Membership,
+    pub head: MessageId,
 }
 
 /// Something for a connection.
@@ -53,8 +64,8 @@ pub struct Taken {
     /// The outbox was full: whatever was for the session up to here is among the parcels, the rest
     /// is in the log.
     pub fell_behind_at: Option<MessageId>,
-    /// The log was rewound, and the session has to read from here.
-    pub rewound_to: Option<MessageId>,
+    /// The log was rewound.
+    pub rewound: Option<Rewound>,
     /// The connection is to be closed.
     pub close: Option<Close>,
 }
@@ -93,12 +104,12 @@ impl Outbox {
         self.wake(state);
     }
 
-    pub(super) fn rewind(&self, cursor: MessageId) {
+    pub(super) fn rewind(&self, rewound: Rewound) {
         let mut state = self.state.lock();
         state.queue.retain(|parcel| !matches!(parcel, Parcel::Entry(_)));
         state.is_live = false;
         state.fell_behind_at = None;
-        state.rewound_to = Some(cursor);
+        state.rewound = Some(rewound);
         self.wake(state);
     }
 
@@ -122,7 +133,7 @@ impl Outbox {
     /// Takes out only what the connection is told to do, and leaves what is to be sent.
     pub fn take_orders(&self) -> Taken {
         let mut state = self.state.lock();
-        Taken { rewound_to: state.rewound_to.take(), close: state.close.take(), ..Taken::default() }
+        Taken { rewound: state.rewound.take(), close: state.close.take(), ..Taken::default() }
     }
 
     /// Takes everything out.
@@ -131,7 +142,7 @@ impl Outbox {
         Taken {
             parcels: std::mem::take(&mut state.queue),
             fell_behind_at: state.fell_behind_at.take(),
-            rewound_to: state.rewound_to.take(),
+            rewound: state.rewound.take(),
             close: state.close.take(),
         }
     }

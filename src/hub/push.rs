@@ -54,6 +54,8 @@ impl Push {
             let op = match &self.entry {
                 Entry::Message(message) => protocol::message_frame(encoding, self.id, message, self.status.as_ref()),
                 Entry::Status(change) => protocol::status_frame(encoding, self.id, change),
+                // It is sent to nobody.
+                Entry::Membership(_) => return None,
             };
             op.ok().map(finish)
         })

@@ -9,23 +9,24 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::hub::outbox::{Outbox, Parcel};
+use crate::hub::outbox::{Outbox, Parcel, Rewound};
 use crate::hub::push::{Push, SignalPush};
-use crate::ids::{ConnId, DeviceId, MessageId, Name, ShopId};
-use crate::message::{Recipient, Role, Signal};
+use crate::ids::{ConnId, DeviceId, MessageId, ShopId};
+use crate::message::{Listed, Membership, Recipient, Role, Signal};
 use crate::protocol::{Close, CloseCode};
 use crate::rate::Bucket;
 
-/// Takeovers remembered for logins that are under way.
-const REPLACED_EARLY_MAX: usize = 256;
+/// Closings remembered for logins that are under way.
+const CLOSED_EARLY_MAX: usize = 256;
 
 /// A logged-in session, as its room knows it.
 pub struct Member {
     pub conn: ConnId,
     pub device: DeviceId,
     pub role: Role,
-    pub groups: Vec<Name>,
-    pub user: Option<Name>,
+    /// As of an entry of the log: changes up to it are in it.
+    pub membership: Membership,
+    pub member_as_of: MessageId,
     pub outbox: Arc<Outbox>,
 }
 
@@ -34,8 +35,8 @@ impl Member {
         Recipient {
             device: &self.device,
             role: self.role,
-            groups: &self.groups,
-            user: self.user.as_ref(),
+            groups: &self.membership.groups,
+            user: self.membership.user.as_ref(),
             conn: Some(&self.conn),
         }
     }
@@ -107,8 +108,8 @@ struct State {
     /// Changes where a reading of the log that is under way counts no more.
     readings: u32,
     members: Vec<Member>,
-    /// Connections that were taken over while their own logins were still under way.
-    replaced_early: Vec<ConnId>,
+    /// Connections that were to be closed while their logins were still under way.
+    closed_early: Vec<(ConnId, Close)>,
     /// Logins and sessions that keep the room open.
     users: usize,
     idle_since: Instant,
@@ -123,7 +124,7 @@ impl Room {
             is_reading: false,
             readings: 0,
             members: Vec::new(),
-            replaced_early: Vec::new(),
+            closed_early: Vec::new(),
             users: 0,
             idle_since: now,
             publishes: Bucket::new(publishes_per_s, now),
@@ -183,6 +184,11 @@ impl Room {
         self.state.lock().publishes.take(now)
     }
 
+    /// Whether more than half of what may be sent at once is spent.
+    pub fn has_few_publishes(&self) -> bool {
+        self.state.lock().publishes.is_low()
+    }
+
     /// Another node took one of the shop's notifies.
     pub fn publish_elsewhere(&self, now: Instant) {
         self.state.lock().publishes.take_spent(now);
@@ -192,12 +198,12 @@ impl Room {
     /// read for the room, as after [`Applied::Gap`].
     pub fn join(&self, member: Member, head: MessageId) -> bool {
         let mut state = self.state.lock();
-        if state.replaced_early.contains(&member.conn) {
-            member.outbox.close(replaced());
+        if let Some((_, close)) = state.closed_early.iter().find(|(conn, _)| *conn == member.conn) {
+            member.outbox.close(close.clone());
         }
         state.members.push(member);
         if state.members.len() >= state.users {
-            state.replaced_early = Vec::new();
+            state.closed_early = Vec::new();
         }
         if state.position.is_none() {
             state.position = Some(head);
@@ -294,17 +300,21 @@ impl Room {
         if state.needs_reading() { HeadCheck::Behind } else { HeadCheck::Fine }
     }
 
-    /// The log was rewound: the room stands at its end, and each session goes back to the cursor that
-    /// the store has of it, or is closed where the store has forgotten the device.
-    pub fn rewind(&self, head: MessageId, cursor_of: impl Fn(&DeviceId) -> Option<MessageId>) {
+    /// The log was rewound: the room stands at its end, and each session goes back to the cursor and
+    /// the membership that the store has of it, or is closed where the store has forgotten the device.
+    pub fn rewind(&self, head: MessageId, known: impl Fn(&DeviceId) -> Option<(MessageId, Membership)>) {
         let mut state = self.state.lock();
         state.position = Some(head);
         state.heard = head;
         state.is_reading = false;
         state.readings = state.readings.wrapping_add(1);
-        for member in &state.members {
-            match cursor_of(&member.device) {
-                Some(cursor) => member.outbox.rewind(cursor),
+        for member in &mut state.members {
+            match known(&member.device) {
+                Some((cursor, membership)) => {
+                    member.membership = membership.clone();
+                    member.member_as_of = head;
+                    member.outbox.rewind(Rewound { cursor, membership, head });
+                }
                 None => member.outbox.close(restart()),
             }
         }
@@ -312,12 +322,26 @@ impl Room {
 
     /// A newer connection of the device took over from this one.
     pub fn replaced(&self, conn: &ConnId) {
+        self.close(conn, None, Close::new(CloseCode::Replaced, "replaced by a newer login"));
+    }
+
+    /// An operator wants this connection closed, after a last signal.
+    pub fn evicted(&self, conn: &ConnId, last: Option<Signal>) {
+        self.close(conn, last, Close::new(CloseCode::Operator, "closed by an operator"));
+    }
+
+    fn close(&self, conn: &ConnId, last: Option<Signal>, close: Close) {
         let mut state = self.state.lock();
         match state.members.iter().find(|member| member.conn == *conn) {
-            Some(member) => member.outbox.close(replaced()),
+            Some(member) => {
+                if let Some(last) = last {
+                    member.outbox.push_unstored(Parcel::Signal(Arc::new(SignalPush::new(last))));
+                }
+                member.outbox.close(close);
+            }
             // It may be one of this node's that has not joined yet.
-            None if state.members.len() < state.users && state.replaced_early.len() < REPLACED_EARLY_MAX => {
-                state.replaced_early.push(conn.clone());
+            None if state.members.len() < state.users && state.closed_early.len() < CLOSED_EARLY_MAX => {
+                state.closed_early.push((conn.clone(), close));
             }
             None => {}
         }
@@ -339,9 +363,18 @@ impl Room {
 
     /// A signal came from the feed.
     pub fn on_signal(&self, signal: Signal) {
+        self.give_signal(&Arc::new(SignalPush::new(signal)), |_| true);
+    }
+
+    /// A signal for every shop came from the feed.
+    pub fn on_broadcast(&self, push: &Arc<SignalPush>, except: &Listed<ConnId>) {
+        self.give_signal(push, |conn| !except.contains(conn));
+    }
+
+    fn give_signal(&self, push: &Arc<SignalPush>, is_meant: impl Fn(&ConnId) -> bool) {
         let state = self.state.lock();
-        let push = Arc::new(SignalPush::new(signal));
-        for member in state.members.iter().filter(|member| push.signal.content.is_for(member.recipient())) {
+        let meant = state.members.iter().filter(|member| push.signal.content.is_for(member.recipient()));
+        for member in meant.filter(|member| is_meant(&member.conn)) {
             member.outbox.push_unstored(Parcel::Signal(push.clone()));
         }
     }
@@ -353,10 +386,6 @@ impl Room {
             member.outbox.push_unstored(Parcel::Receipt { message, device: device.clone(), at_ms });
         }
     }
-}
-
-fn replaced() -> Close {
-    Close::new(CloseCode::Replaced, "replaced by a newer login")
 }
 
 fn restart() -> Close {
@@ -372,8 +401,16 @@ impl State {
     }
 
     fn give(&mut self, prev: MessageId, push: &Arc<Push>) {
-        for member in self.members.iter().filter(|member| push.entry.is_for(member.recipient())) {
-            member.outbox.push(push, prev);
+        for member in &mut self.members {
+            if let Some(step) = push.entry.membership_step(&member.device) {
+                if push.id > member.member_as_of {
+                    member.membership.take(step);
+                }
+                // The session heeds it in the order of its own entries.
+                member.outbox.push(push, prev);
+            } else if push.entry.is_for(member.recipient()) {
+                member.outbox.push(push, prev);
+            }
         }
         self.position = Some(push.id);
     }

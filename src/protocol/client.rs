@@ -5,10 +5,12 @@
 //! in the second one is a bad request.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use crate::attrs::{Attrs, AttrsChange};
 use crate::ids::{DeviceId, MessageId, Name, ShopId};
 use crate::message::Role;
 use crate::protocol::notify::{Notify, NotifyFields};
@@ -46,8 +48,24 @@ pub enum ClientOp {
     Deal(Deal),
     List(List),
     Online(Option<Role>),
+    Join(Name),
+    Leave(Name),
+    Bind(Name),
+    Unbind,
+    /// None asks what they are.
+    Attrs(Option<AttrsChange>),
+    Call(CallMethod),
     Ping,
     Logout,
+}
+
+/// A device's call of the back-end workers.
+#[derive(Debug, Deserialize)]
+pub struct CallMethod {
+    pub method: Name,
+    /// JSON text.
+    #[serde(default, deserialize_with = "json_text")]
+    pub data: Option<Box<str>>,
 }
 
 /// A device's request to be let in.
@@ -58,9 +76,29 @@ pub struct Login {
     pub role: Role,
     #[serde(default)]
     pub ack: Option<AckMode>,
+    #[serde(default)]
+    pub token: Option<Token>,
     /// Kept in the registry, as JSON text.
     #[serde(default, deserialize_with = "meta")]
     pub meta: Option<Box<str>>,
+}
+
+/// What a device shows to be let in. Its `Debug` form does not.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Token(Box<str>);
+
+impl Token {
+    /// The token: never to be printed.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(***)")
+    }
 }
 
 /// How a device proves receipt.
@@ -181,6 +219,12 @@ pub fn decode(encoding: Encoding, opening: Opening, frame: &[u8]) -> Result<Clie
         "deal" => ClientOp::Deal(fields(encoding, frame).map_err(bad)?),
         "list" => ClientOp::List(fields::<ListFields>(encoding, frame).and_then(ListFields::check).map_err(bad)?),
         "online" => ClientOp::Online(fields::<OnlineFields>(encoding, frame).map_err(bad)?.role),
+        "join" => ClientOp::Join(fields::<GroupFields>(encoding, frame).map_err(bad)?.group),
+        "leave" => ClientOp::Leave(fields::<GroupFields>(encoding, frame).map_err(bad)?.group),
+        "bind" => ClientOp::Bind(fields::<BindFields>(encoding, frame).map_err(bad)?.user),
+        "unbind" => ClientOp::Unbind,
+        "attrs" => ClientOp::Attrs(fields::<AttrsFields>(encoding, frame).and_then(AttrsFields::check).map_err(bad)?),
+        "call" => ClientOp::Call(fields(encoding, frame).map_err(bad)?),
         "ping" => ClientOp::Ping,
         "logout" => ClientOp::Logout,
         unknown => {
@@ -191,11 +235,24 @@ pub fn decode(encoding: Encoding, opening: Opening, frame: &[u8]) -> Result<Clie
     Ok(ClientFrame { reference, op })
 }
 
+/// The fields of an op; what is wrong with them names the field.
 fn fields<T: DeserializeOwned>(encoding: Encoding, frame: &[u8]) -> Result<T, String> {
     match encoding {
-        Encoding::Json => serde_json::from_slice(frame).map_err(|cause| cause.to_string()),
+        Encoding::Json => from_json(frame),
         Encoding::MsgPack => from_msgpack(frame),
     }
+}
+
+/// Reads JSON; what is wrong with it names the field.
+pub(super) fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(text).or_else(|_| {
+        // Only where something is wrong is it worth knowing where.
+        let deserializer = &mut serde_json::Deserializer::from_slice(text);
+        serde_path_to_error::deserialize(deserializer).map_err(|error| match error.path().to_string().as_str() {
+            "." => error.inner().to_string(),
+            path => format!("{path}: {}", error.inner()),
+        })
+    })
 }
 
 fn from_msgpack<T: DeserializeOwned>(frame: &[u8]) -> Result<T, String> {
@@ -241,6 +298,17 @@ impl<'de> Visitor<'de> for HeadVisitor {
             }
         }
         Ok(Head { op: op.ok_or_else(|| de::Error::missing_field("op"))?, reference })
+    }
+}
+
+impl Ref {
+    /// As text, whichever it is.
+    pub fn to_text(&self) -> Box<str> {
+        match self {
+            Ref::Int(number) => number.to_string().into(),
+            Ref::UInt(number) => number.to_string().into(),
+            Ref::Text(text) => text.clone(),
+        }
     }
 }
 
@@ -316,6 +384,39 @@ struct OnlineFields {
 }
 
 #[derive(Deserialize)]
+struct GroupFields {
+    group: Name,
+}
+
+#[derive(Deserialize)]
+struct BindFields {
+    user: Name,
+}
+
+#[derive(Deserialize)]
+struct AttrsFields {
+    #[serde(default)]
+    set: Option<Captured>,
+    #[serde(default)]
+    patch: Option<Captured>,
+}
+
+impl AttrsFields {
+    fn check(self) -> Result<Option<AttrsChange>, String> {
+        let attrs = |field: &str, value: Captured| {
+            let json = value.into_json().map_err(|error| error.to_string())?;
+            Attrs::parse(&json).map_err(|_| format!("{field} must be an object"))
+        };
+        match (self.set, self.patch) {
+            (Some(_), Some(_)) => Err("give set or patch, not both".into()),
+            (Some(set), None) => attrs("set", set).map(AttrsChange::Set).map(Some),
+            (None, Some(patch)) => attrs("patch", patch).map(AttrsChange::Patch).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+#[derive(Deserialize)]
 struct ListFields {
     #[serde(default)]
     status: Option<Name>,
@@ -323,6 +424,36 @@ struct ListFields {
     after: Option<MessageId>,
     #[serde(default)]
     limit: Option<u16>,
+}
+
+impl List {
+    /// A page as a query asks for it, where everything is text.
+    ///
+    /// # Errors
+    /// What is wrong with it, with the field.
+    pub fn from_query(status: Option<&str>, after: Option<&str>, limit: Option<&str>) -> Result<List, String> {
+        fn parsed<T: FromStr>(name: &str, text: Option<&str>) -> Result<Option<T>, String>
+        where
+            T::Err: fmt::Display,
+        {
+            text.map(|text| text.parse().map_err(|problem| format!("{name}: {problem}"))).transpose()
+        }
+        let status = parsed("status", status)?;
+        ListFields { status, after: parsed("after", after)?, limit: Some(list_limit(limit)?) }.check()
+    }
+}
+
+/// How many items a list is to hold, as a query asks for it.
+///
+/// # Errors
+/// What is wrong with it, with the field.
+pub fn list_limit(limit: Option<&str>) -> Result<u16, String> {
+    let wrong = || format!("limit: it must be 1 to {LIST_LIMIT_MAX}");
+    let Some(text) = limit else { return Ok(LIST_LIMIT_DEFAULT) };
+    // A number's own parser takes a leading plus sign.
+    let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let limit = text.parse().ok().filter(|limit| is_plain && (1..=LIST_LIMIT_MAX).contains(limit));
+    limit.ok_or_else(wrong)
 }
 
 impl ListFields {
@@ -355,17 +486,18 @@ pub(super) fn optional_status<'de, D: Deserializer<'de>>(deserializer: D) -> Res
     Option::<Name>::deserialize(deserializer)?.map(check_status).transpose()
 }
 
-fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+pub(super) fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
     Name::deserialize(deserializer).and_then(check_status)
 }
 
+fn json_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<str>>, D::Error> {
+    let captured = Option::<Captured>::deserialize(deserializer)?;
+    captured.map(|captured| captured.into_json().map_err(de::Error::custom)).transpose()
+}
+
 fn meta<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<str>>, D::Error> {
-    let Some(captured) = Option::<Captured>::deserialize(deserializer)? else {
-        return Ok(None);
-    };
-    let json = captured.into_json().map_err(de::Error::custom)?;
-    if !json.starts_with('{') {
-        return Err(de::Error::custom("meta must be an object"));
+    match json_text(deserializer)? {
+        Some(json) if !json.starts_with('{') => Err(de::Error::custom("meta must be an object")),
+        json => Ok(json),
     }
-    Ok(Some(json))
 }

@@ -3,13 +3,16 @@
 //! Owns wire names, error codes and close codes. Never awaits, never logs, never reads a clock.
 //! `session` decides with its types; `socket` moves its bytes.
 
+pub mod body;
 mod client;
 mod code;
 mod notify;
 mod server;
 mod value;
 
-pub use client::{AckMode, ClientFrame, ClientOp, Deal, List, ListStatus, Login, Opening, Ref, Refused, decode, open};
+pub use client::{
+    AckMode, CallMethod, ClientFrame, ClientOp, Deal, List, ListStatus, Login, Opening, Ref, Refused, Token, decode, list_limit, open,
+};
 pub use code::{Close, CloseCode, ErrorCode};
 pub use notify::Notify;
 pub use server::{Item, Presence, PresenceState, ServerOp, encode, message_frame, signal_frame, status_frame};

@@ -2,9 +2,11 @@
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
+use crate::attrs::Attrs;
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId};
-use crate::message::{Audience, Content, Message, Origin, Role, Signal, StatusChange};
+use crate::message::{Audience, Content, Message, Origin, Role, Signal, StatusChange, Value};
 use crate::protocol::value::Embedded;
 use crate::protocol::{Encoding, ErrorCode, Ref};
 
@@ -52,6 +54,16 @@ pub enum ServerOp<'a> {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<Ref>,
         devices: &'a [Presence],
+    },
+    Attrs {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<Ref>,
+        #[serde(serialize_with = "as_object")]
+        attrs: &'a Attrs,
+    },
+    Ok {
+        #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<Ref>,
     },
     Pong {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
@@ -306,6 +318,11 @@ impl Serialize for Audience {
             Audience::Conns(conns) => one(serializer, "conns", &conns.as_slice()),
         }
     }
+}
+
+fn as_object<S: Serializer>(attrs: &&Attrs, serializer: S) -> Result<S::Ok, S::Error> {
+    let raw: Box<RawValue> = serde_json::from_str(attrs.as_str()).map_err(serde::ser::Error::custom)?;
+    Embedded(&Value::Json(raw)).serialize(serializer)
 }
 
 fn as_text<S: Serializer>(node: &&NodeId, serializer: S) -> Result<S::Ok, S::Error> {

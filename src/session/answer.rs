@@ -1,12 +1,13 @@
 //! What the store said to a [`Call`], and what the client is told of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::attrs::Attrs;
 use crate::ids::{MessageId, Name};
-use crate::message::Origin;
+use crate::message::{Membership, Origin};
 use crate::protocol::{Close, CloseCode, ErrorCode, Item, Login, Presence, Ref, ServerOp};
 use crate::session::window::Window;
-use crate::session::{Action, Call, Identity, LoggedIn, Phase, Session};
+use crate::session::{Action, Call, Grant, Identity, LoggedIn, Phase, Session};
 
 /// What came of a [`Call`].
 #[derive(Debug)]
@@ -28,6 +29,9 @@ pub enum Answer {
         next: Option<MessageId>,
     },
     Presence(Vec<Presence>),
+    Attrs(Attrs),
+    /// It is done, and there is nothing to tell of it.
+    Done,
     /// The op was refused.
     Failed(Box<Failure>),
 }
@@ -36,8 +40,11 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct Welcome {
     pub login: Login,
-    pub groups: Vec<Name>,
-    pub user: Option<Name>,
+    pub grant: Grant,
+    /// When the grant ends, by the clock that does not jump.
+    pub expires_at: Option<Instant>,
+    /// As of the head.
+    pub membership: Membership,
     pub cursor: MessageId,
     pub head: MessageId,
     pub server_time_ms: u64,
@@ -106,6 +113,8 @@ impl Session {
             Answer::Dealt { id, status } => ServerOp::Dealt { reference, id: *id, status },
             Answer::Messages { items, next } => ServerOp::Messages { reference, items, next: *next },
             Answer::Presence(devices) => ServerOp::Presence { reference, devices },
+            Answer::Attrs(attrs) => ServerOp::Attrs { reference, attrs },
+            Answer::Done => ServerOp::Ok { reference },
         };
         self.send(&op, out);
     }
@@ -132,9 +141,11 @@ impl Session {
                 shop: login.shop.clone(),
                 device: login.device.clone(),
                 role: login.role,
-                groups: welcome.groups.clone(),
-                user: welcome.user.clone(),
+                membership: welcome.membership.clone(),
             },
+            member_as_of: welcome.head,
+            grant: welcome.grant.clone(),
+            expires_at: welcome.expires_at,
             ack: login.ack.unwrap_or_default(),
             window: Window::new(self.settings.window, welcome.cursor),
             owes_ping: false,

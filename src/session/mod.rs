@@ -7,17 +7,20 @@
 
 mod answer;
 mod faults;
+mod grant;
 mod ops;
 mod window;
 
 use std::time::{Duration, Instant};
 
 pub use answer::{Answer, Failure, Welcome};
+pub use grant::Grant;
 pub use window::Proven;
 
-use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId};
-use crate::message::{Entry, Message, Recipient, Role, Signal};
-use crate::protocol::{self, AckMode, Close, CloseCode, Deal, Encoding, ErrorCode, List, Login, Ref, ServerOp};
+use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId};
+use crate::attrs::AttrsChange;
+use crate::message::{Entry, Membership, MembershipStep, Message, Recipient, Role, Signal};
+use crate::protocol::{self, AckMode, CallMethod, Close, CloseCode, Deal, Encoding, ErrorCode, List, Login, Ref, ServerOp};
 use crate::rate::Bucket;
 use faults::Faults;
 use window::{ItemKind, Window};
@@ -70,6 +73,11 @@ pub enum CallOp {
     Deal(Deal),
     List(List),
     Online(Option<Role>),
+    Membership(MembershipStep),
+    /// None asks what they are.
+    Attrs(Option<AttrsChange>),
+    /// A call of the back-end workers; its `ref` goes with it.
+    Call(CallMethod, Option<Box<str>>),
 }
 
 /// Who the session belongs to, once logged in.
@@ -78,8 +86,15 @@ pub struct Identity {
     pub shop: ShopId,
     pub device: DeviceId,
     pub role: Role,
-    pub groups: Vec<Name>,
-    pub user: Option<Name>,
+    pub membership: Membership,
+}
+
+impl Identity {
+    /// The device as an audience sees it, by its connection.
+    pub fn recipient<'a>(&'a self, conn: &'a ConnId) -> Recipient<'a> {
+        let Membership { groups, user } = &self.membership;
+        Recipient { device: &self.device, role: self.role, groups, user: user.as_ref(), conn: Some(conn) }
+    }
 }
 
 /// What to do with an entry of the log.
@@ -122,6 +137,10 @@ enum Phase {
 #[derive(Debug)]
 struct LoggedIn {
     identity: Identity,
+    /// The membership came from the registry when the log ended here: what changed it before is in it.
+    member_as_of: MessageId,
+    grant: Grant,
+    expires_at: Option<Instant>,
     ack: AckMode,
     window: Window,
     /// Whether something was sent since the last Ping that asks for a proof.
@@ -228,18 +247,13 @@ impl Session {
         let Phase::LoggedIn(login) = &mut self.phase else {
             return Offer::Skip;
         };
-        let identity = &login.identity;
-        let recipient = Recipient {
-            device: &identity.device,
-            role: identity.role,
-            groups: &identity.groups,
-            user: identity.user.as_ref(),
-            conn: Some(&self.conn),
-        };
         if id <= login.window.position() {
             return Offer::Skip;
         }
-        if !entry.is_for(recipient) || (login.was_rewound && login.window.was_sent(id)) {
+        if let Some(step) = entry.membership_step(&login.identity.device).filter(|_| id > login.member_as_of) {
+            login.identity.membership.take(step);
+        }
+        if !entry.is_for(login.identity.recipient(&self.conn)) || (login.was_rewound && login.window.was_sent(id)) {
             login.window.skip(id);
             return Offer::Skip;
         }
@@ -254,7 +268,7 @@ impl Session {
             Entry::Message(message) => ItemKind::Message {
                 receipt_to: message.receipt.then(|| message.content.from.device().cloned()).flatten(),
             },
-            Entry::Status(_) => ItemKind::Status,
+            Entry::Status(_) | Entry::Membership(_) => ItemKind::Status,
         };
         login.window.push_sent(id, kind, now);
         login.owes_ping = login.ack == AckMode::Pong;
@@ -281,11 +295,14 @@ impl Session {
         }
     }
 
-    /// The log was rewound and the store's cursor is this one. Says whether the session can go on.
-    pub fn on_rewound(&mut self, cursor: MessageId) -> bool {
+    /// The log was rewound, and the registry knows this of the device where the log ends at `head`.
+    /// Says whether the session can go on.
+    pub fn on_rewound(&mut self, cursor: MessageId, membership: Membership, head: MessageId) -> bool {
         let Phase::LoggedIn(login) = &mut self.phase else {
             return true;
         };
+        login.identity.membership = membership;
+        login.member_as_of = head;
         login.was_rewound = true;
         login.window.rewind(cursor)
     }
@@ -295,7 +312,10 @@ impl Session {
         let silence = self.last_heard + 2 * self.settings.heartbeat;
         let other = match &self.phase {
             Phase::Anonymous { until } => Some(*until),
-            Phase::LoggedIn(login) => login.window.deadline(self.settings.ack_timeout),
+            Phase::LoggedIn(login) => {
+                let acknowledged_by = login.window.deadline(self.settings.ack_timeout);
+                [acknowledged_by, login.expires_at].into_iter().flatten().min()
+            }
         };
         let soonest = silence.min(self.next_ping);
         other.map_or(soonest, |other| other.min(soonest))
@@ -306,6 +326,10 @@ impl Session {
         match &self.phase {
             Phase::Anonymous { until } if now >= *until => {
                 out.push(Action::Close(Close::new(CloseCode::Unauthorized, "no login in time")));
+                return;
+            }
+            Phase::LoggedIn(login) if login.expires_at.is_some_and(|at| now >= at) => {
+                out.push(Action::Close(Close::new(CloseCode::Unauthorized, "the token has expired")));
                 return;
             }
             Phase::LoggedIn(login) if login.window.deadline(self.settings.ack_timeout).is_some_and(|at| now >= at) => {

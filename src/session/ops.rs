@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::ids::Name;
-use crate::message::{Audience, Content, Message, Origin, Role, STATUS_OPEN, Signal};
+use crate::message::{Audience, Content, MembershipStep, Message, Origin, Role, STATUS_OPEN, Signal};
 use crate::protocol::{self, ClientOp, Close, CloseCode, ErrorCode, FrameKind, Notify, Ref, Refused, ServerOp};
 use crate::session::{Action, Call, CallOp, Failure, Session};
 
@@ -32,6 +32,9 @@ impl Session {
         let is_login = opening.op == "login";
         if self.logged_in().is_none() && !is_login && !matches!(opening.op.as_str(), "ping" | "logout") {
             return self.fail(opening.reference, Failure::new(ErrorCode::NotLoggedIn, "log in first"), out);
+        }
+        if let Some(why) = self.logged_in().and_then(|login| login.grant.refusal(&opening.op)) {
+            return self.fail(opening.reference, Failure::new(ErrorCode::Forbidden, why), out);
         }
         match protocol::decode(self.encoding, opening, frame) {
             Ok(frame) => self.on_op(frame.reference, frame.op, now_ms, out),
@@ -75,26 +78,35 @@ impl Session {
     }
 
     fn on_op(&mut self, reference: Option<Ref>, op: ClientOp, now_ms: u64, out: &mut Vec<Action>) {
-        match op {
-            ClientOp::Ping => self.send(&ServerOp::Pong { reference }, out),
-            ClientOp::Logout => out.push(Action::Close(Close::new(CloseCode::Logout, "logout"))),
-            ClientOp::Ack(id) => self.acknowledge(id, out),
-            ClientOp::Login(login) if self.logged_in().is_none() => {
-                out.push(Action::Call(Call { reference, op: CallOp::Login(login) }));
-            }
-            ClientOp::Login(_) => {
+        let op = match op {
+            ClientOp::Ping => return self.send(&ServerOp::Pong { reference }, out),
+            ClientOp::Logout => return out.push(Action::Close(Close::new(CloseCode::Logout, "logout"))),
+            ClientOp::Ack(id) => return self.acknowledge(id, out),
+            ClientOp::Login(_) if self.logged_in().is_some() => {
                 let failure =
                     Failure::new(ErrorCode::AlreadyLoggedIn, "this connection is logged in; open another one");
-                self.fail(reference, failure, out);
+                return self.fail(reference, failure, out);
             }
-            ClientOp::Notify(notify) => self.on_notify(reference, *notify, now_ms, out),
+            ClientOp::Login(login) => CallOp::Login(login),
+            ClientOp::Notify(notify) => return self.on_notify(reference, *notify, now_ms, out),
             ClientOp::Deal(_) if self.identity().is_some_and(|identity| identity.role == Role::Sub) => {
-                self.fail(reference, Failure::new(ErrorCode::Forbidden, "only a main deals with messages"), out);
+                let failure = Failure::new(ErrorCode::Forbidden, "only a main deals with messages");
+                return self.fail(reference, failure, out);
             }
-            ClientOp::Deal(deal) => out.push(Action::Call(Call { reference, op: CallOp::Deal(deal) })),
-            ClientOp::List(list) => out.push(Action::Call(Call { reference, op: CallOp::List(list) })),
-            ClientOp::Online(role) => out.push(Action::Call(Call { reference, op: CallOp::Online(role) })),
-        }
+            ClientOp::Deal(deal) => CallOp::Deal(deal),
+            ClientOp::List(list) => CallOp::List(list),
+            ClientOp::Online(role) => CallOp::Online(role),
+            ClientOp::Join(group) => CallOp::Membership(MembershipStep::Join(group)),
+            ClientOp::Leave(group) => CallOp::Membership(MembershipStep::Leave(group)),
+            ClientOp::Bind(user) => CallOp::Membership(MembershipStep::Bind(user)),
+            ClientOp::Unbind => CallOp::Membership(MembershipStep::Unbind(None)),
+            ClientOp::Attrs(change) => CallOp::Attrs(change),
+            ClientOp::Call(call) => {
+                let as_text = reference.as_ref().map(Ref::to_text);
+                CallOp::Call(call, as_text)
+            }
+        };
+        out.push(Action::Call(Call { reference, op }));
     }
 
     fn on_notify(&mut self, reference: Option<Ref>, notify: Notify, now_ms: u64, out: &mut Vec<Action>) {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::message::{Audience, Content, Origin};
+use crate::ids::Name;
+use crate::message::{Audience, Content, MembershipChange, Origin};
 use crate::protocol::FrameKind;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,13 +30,18 @@ fn say(session: &mut Session, text: &str, now: Instant) -> Vec<Action> {
 }
 
 fn log_in(session: &mut Session, login: &str, now: Instant) {
+    log_in_with(session, login, &Grant::default(), None, now);
+}
+
+fn log_in_with(session: &mut Session, login: &str, grant: &Grant, expires_at: Option<Instant>, now: Instant) {
     let mut out = say(session, login, now);
     let Some(Action::Call(call)) = out.pop() else { panic!("{out:?}") };
     let (reference, CallOp::Login(login)) = call.into_parts() else { panic!() };
     let welcome = Welcome {
         login,
-        groups: Vec::new(),
-        user: None,
+        grant: grant.clone(),
+        expires_at,
+        membership: Membership::default(),
         cursor: MessageId::ZERO,
         head: MessageId::ZERO,
         server_time_ms: 1,
@@ -228,4 +234,65 @@ fn a_refused_login_is_told_and_closed_but_an_unavailable_store_is_not_its_end() 
         assert!(sent(&out).contains(code.as_str()));
         assert_eq!(closed(&out), close);
     }
+}
+
+fn group_entry(device: Option<&str>, step: MembershipStep) -> Entry {
+    Entry::Membership(MembershipChange { device: device.map(|device| device.parse().unwrap()), step })
+}
+
+#[test]
+fn membership_is_taken_in_the_order_of_the_log_and_only_above_the_head_of_the_login() {
+    let start = Instant::now();
+    let mut session = session(4, start);
+    let grant = Grant::default();
+    log_in_with(&mut session, r#"{"op":"login","shop":"s","device":"a","role":"sub"}"#, &grant, None, start);
+    let group: Name = "floor".parse().unwrap();
+    let mut offer = |ms, entry: &Entry| {
+        let mut out = Vec::new();
+        let offer = session.on_entry(MessageId { ms, n: 0 }, entry, start, 0, &mut out);
+        (offer, session.identity().unwrap().membership.groups.clone(), out.len())
+    };
+    let join = MembershipStep::Join(group.clone());
+    assert_eq!(offer(1, &group_entry(Some("b"), join.clone())), (Offer::Skip, vec![], 0), "another device's");
+    assert_eq!(offer(2, &group_entry(Some("a"), join.clone())), (Offer::Skip, vec![group.clone()], 0));
+    assert_eq!(offer(3, &group_entry(None, MembershipStep::Leave(group))), (Offer::Skip, vec![], 0), "everybody's");
+}
+
+#[test]
+fn a_grant_withholds_ops_and_what_it_fixes() {
+    let start = Instant::now();
+    let mut session = session(4, start);
+    let grant = Grant {
+        groups: Some(Vec::new()),
+        user: Some("u".parse().unwrap()),
+        ops: Some(["join", "bind", "online"].map(Into::into).into()),
+        expires_at_s: None,
+    };
+    log_in_with(&mut session, r#"{"op":"login","shop":"s","device":"a","role":"sub"}"#, &grant, None, start);
+    for (frame, refused) in [
+        (r#"{"op":"online"}"#, false),
+        (r#"{"op":"ping"}"#, false),
+        (r#"{"op":"join","group":"g"}"#, true),
+        (r#"{"op":"unbind"}"#, true),
+        (r#"{"op":"bind","user":"v"}"#, true),
+        (r#"{"op":"notify","type":"t"}"#, true),
+    ] {
+        let answer = sent(&say(&mut session, frame, start));
+        assert_eq!(answer.contains(r#""code":"forbidden""#), refused, "{frame}: {answer}");
+    }
+}
+
+#[test]
+fn a_session_ends_with_its_token() {
+    let start = Instant::now();
+    let mut session = session(4, start);
+    let expires_at = start + Duration::from_secs(3);
+    let login = r#"{"op":"login","shop":"s","device":"a","role":"sub"}"#;
+    log_in_with(&mut session, login, &Grant::default(), Some(expires_at), start);
+    assert_eq!(session.deadline(), expires_at);
+    let mut out = Vec::new();
+    session.on_tick(expires_at - Duration::from_millis(1), &mut out);
+    assert_eq!(closed(&out), None);
+    session.on_tick(expires_at, &mut out);
+    assert_eq!(closed(&out), Some(CloseCode::Unauthorized));
 }

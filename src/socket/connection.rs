@@ -11,20 +11,26 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tracing::debug;
 
+use crate::events::Events;
 use crate::hub::{Member, Outbox, Push, RoomGuard};
 use crate::ids::{DeviceId, ShopId, unix_ms};
 use crate::metrics::{self, FrameFault, LoginResult};
 use crate::protocol::{Close, CloseCode, Encoding, Ref};
+use crate::relay::{Doors, Place, Relay};
 use crate::session::{Action, Answer, Call, CallOp, Session, Welcome};
 use crate::socket::calls::{Answered, Caller};
 use crate::socket::entries::Source;
 use crate::socket::reader::{Incoming, Reader};
 use crate::socket::writer::Outgoing;
-use crate::socket::{Place, Relay, writer};
-use crate::store::{Page, StoreError};
+use crate::socket::writer;
+use crate::store::{Event, EventKind, Page, StoreError};
 
 /// How long a closed connection may still talk before it is dropped.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// RFC 6455 §7.1.5: no close frame was seen, or one without a code.
+const CLOSED_ABNORMALLY: u16 = 1006;
+const CLOSED_WITHOUT_CODE: u16 = 1005;
 
 /// A connection whose handshake is done.
 pub struct Accepted {
@@ -43,7 +49,7 @@ pub(super) struct Connection {
     pub(super) relay: Arc<Relay>,
     number: u64,
     pub(super) session: Session,
-    pub(super) room: Option<RoomGuard>,
+    pub(super) room: Option<Arc<RoomGuard>>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) source: Source,
     /// Entries from the outbox that come after what is still to be read from the log.
@@ -58,6 +64,8 @@ pub(super) struct Connection {
     pub(super) stored_ms: Vec<u64>,
     outstanding: usize,
     pub(super) close: Option<Close>,
+    /// The close code of the side that closed first; what RFC 6455 §7.1.5 has for none.
+    ended_by: u16,
 }
 
 /// Serves a connection until it ends.
@@ -67,7 +75,7 @@ pub async fn serve(
     mut write: impl AsyncWrite + Unpin,
     accepted: Accepted,
 ) {
-    let (conn, number) = relay.next_conn();
+    let (conn, number) = relay.doors.next_conn(&relay.node);
     let session = Session::new(relay.session.clone(), accepted.encoding, relay.node.clone(), conn, accepted.at);
     let reader = Reader::new(read, accepted.first, relay.session.frame_bytes);
     let connection = Connection {
@@ -86,7 +94,9 @@ pub async fn serve(
         stored_ms: Vec::new(),
         outstanding: 0,
         close: None,
+        ended_by: CLOSED_ABNORMALLY,
     };
+    connection.tell(|| EventKind::Connect);
     connection.run(reader, &mut write).await;
     drop(accepted.place);
 }
@@ -103,7 +113,7 @@ impl Connection {
     async fn run<R: AsyncRead + Unpin>(mut self, reader: Reader<R>, write: &mut (impl AsyncWrite + Unpin)) {
         let relay = self.relay.clone();
         let outbox = self.outbox.clone();
-        let mut stopping = relay.stopping.subscribe();
+        let mut stopping = relay.doors.stopping();
         let mut incoming = pin!(reader.next());
         let mut tick = pin!(tokio::time::sleep_until(self.deadline().into()));
         let mut finished = None;
@@ -181,6 +191,7 @@ impl Connection {
             Incoming::Pong(payload) => self.session.on_pong(&payload, now, &mut self.actions),
             Incoming::Ping(payload) => self.session.on_ping(&payload, now, &mut self.actions),
             Incoming::Close(code) => {
+                self.ended_by = code.unwrap_or(CLOSED_WITHOUT_CODE);
                 self.outgoing.push(writer::close_answer(code));
                 return false;
             }
@@ -218,23 +229,23 @@ impl Connection {
         }
     }
 
-    fn on_login(&mut self, reference: Option<Ref>, welcome: Box<Welcome>, room: RoomGuard) {
+    fn on_login(&mut self, reference: Option<Ref>, welcome: Box<Welcome>, room: Arc<RoomGuard>) {
         let head = welcome.head;
         self.session.on_answer(reference, Answer::Welcome(welcome), &mut self.actions);
         let Some(identity) = self.session.identity() else {
             return;
         };
-        metrics::session_began(identity.role);
+        self.relay.doors.session_began(identity.role);
         let member = Member {
             conn: self.session.conn().clone(),
             device: identity.device.clone(),
             role: identity.role,
-            groups: identity.groups.clone(),
-            user: identity.user.clone(),
+            membership: identity.membership.clone(),
+            member_as_of: head,
             outbox: self.outbox.clone(),
         };
         if room.join(member, head) {
-            self.relay.feed.catch_up(room.clone());
+            self.relay.feed.catch_up(Arc::clone(&**room));
         }
         self.room = Some(room);
         self.begin_entries(head);
@@ -290,9 +301,27 @@ impl Connection {
             conn: self.session.conn().clone(),
             encoding: self.session.encoding(),
             identity: self.session.identity().cloned(),
-            room: self.room.as_ref().map(|room| Arc::clone(room)),
+            room: self.room.clone(),
         };
         self.answering = Some(Box::pin(async move { (reference, caller.perform(op).await) }));
+    }
+
+    /// Tells the back-end workers of something that happened to this connection.
+    fn tell(&self, kind: impl FnOnce() -> EventKind) {
+        self.relay.events.tell(|| {
+            let event = Event {
+                conn: Some(self.session.conn().clone()),
+                ..Events::event(kind(), &self.relay.node, self.relay.store.now_ms())
+            };
+            let Some(identity) = self.session.identity() else { return event };
+            Event {
+                shop: Some(identity.shop.clone()),
+                device: Some(identity.device.clone()),
+                role: Some(identity.role),
+                user: identity.membership.user.clone(),
+                ..event
+            }
+        });
     }
 
     /// Everything that was to be sent has been written.
@@ -309,12 +338,13 @@ impl Connection {
     fn say_goodbye(&mut self) {
         let Some(close) = &self.close else { return };
         metrics::closed(close.code);
+        self.ended_by = close.code.number();
         debug!(conn = %self.session.conn(), code = close.code.number(), reason = %close.reason, "closing");
         self.outgoing.push(writer::close_frame(close));
     }
 
     pub(super) fn restart(&self) -> Close {
-        let wait = Relay::comeback(self.number);
+        let wait = Doors::comeback(self.number);
         Close { code: CloseCode::Restart, reason: Cow::Owned(format!("retry_after_ms={}", wait.as_millis())) }
     }
 
@@ -327,8 +357,9 @@ impl Connection {
             room.leave(self.session.conn());
         }
         if let Some(identity) = self.session.identity() {
-            metrics::session_ended(identity.role);
+            self.relay.doors.session_ended(identity.role);
         }
+        self.tell(|| EventKind::Close { code: self.ended_by });
         if let Some((shop, device)) = &self.tried {
             self.relay.proofs.departed(shop, device, self.session.conn(), self.session.settled());
         }

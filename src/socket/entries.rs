@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::debug;
 
-use crate::hub::{Parcel, Push};
+use crate::hub::{Parcel, Push, Rewound};
 use crate::ids::MessageId;
 use crate::message::Entry;
 use crate::metrics;
@@ -96,10 +96,10 @@ impl Connection {
         } else if self.held.len() > HELD_MAX {
             self.fall_behind();
         }
-        if let Some(cursor) = taken.rewound_to {
+        if let Some(Rewound { cursor, membership, head }) = taken.rewound {
             self.fall_behind();
             self.reading = None;
-            if !self.session.on_rewound(cursor) {
+            if !self.session.on_rewound(cursor, membership, head) {
                 self.close = Some(self.restart());
             }
         }
@@ -172,7 +172,7 @@ impl Connection {
                 return self.read_on(PAGE_RETRY);
             }
         };
-        for stored in &page.entries {
+        for stored in page.entries {
             let offer = self.session.on_entry(
                 stored.id,
                 &stored.entry,
@@ -186,15 +186,10 @@ impl Connection {
                 Offer::Full => return,
                 Offer::Send => {
                     let encoding = self.session.encoding();
-                    let payload = match &stored.entry {
-                        Entry::Message(message) => {
-                            let status = stored.dealt.as_ref().map(|dealt| &dealt.status);
-                            protocol::message_frame(encoding, stored.id, message, status)
-                        }
-                        Entry::Status(change) => protocol::status_frame(encoding, stored.id, change),
-                    };
-                    let frame = payload.ok().map(|payload| writer::data_frame(encoding, payload));
-                    self.send_entry(stored.id, &stored.entry, frame, true);
+                    let status = stored.dealt.map(|dealt| dealt.status);
+                    let push = Push::new(stored.id, stored.entry, status, true);
+                    let frame = push.frame(encoding, |payload| writer::data_frame(encoding, payload));
+                    self.send_entry(push.id, &push.entry, frame, push.is_replay);
                 }
             }
         }

@@ -16,8 +16,11 @@ use async_trait::async_trait;
 
 pub use open::{OpenError, open};
 
+use crate::attrs::{Attrs, AttrsChange};
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, OnceKey, ShopId};
-use crate::message::{Entry, Message, Origin, Recipient, Role, Signal, StatusChange};
+use crate::message::{
+    Broadcast, Entry, Membership, MembershipChange, Message, Origin, Recipient, Role, Signal, StatusChange,
+};
 use crate::metrics::{self, StoreOp};
 
 /// What an engine needs to know of the settings.
@@ -31,6 +34,12 @@ pub struct StoreSettings {
     pub deadline: Duration,
     /// What every key and channel begins with.
     pub prefix: String,
+    /// Groups a device may be in: `limits.device_groups`.
+    pub device_groups_max: usize,
+    /// Bytes that a device's attributes may have, as JSON: `limits.frame_bytes`.
+    pub attrs_bytes_max: usize,
+    /// Entries that the event stream holds, roughly: `limits.events`.
+    pub events_max: u64,
 }
 
 /// A call that did not do, or may not have done, what it should.
@@ -63,7 +72,7 @@ pub enum Published {
     Duplicate(MessageId),
     /// It is for the mains, and the shop has none registered.
     NoMainDevice,
-    /// It is for devices none of which is registered.
+    /// It is for devices none of which is registered; or it is a back end's, and the shop has none.
     NoSuchDevice,
     /// The log holds as many entries as it may.
     BacklogFull,
@@ -73,7 +82,7 @@ pub enum Published {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signalled {
     Sent,
-    /// It is for devices none of which is registered.
+    /// It is for devices none of which is registered; or it is a back end's, and the shop has none.
     NoSuchDevice,
 }
 
@@ -86,6 +95,10 @@ pub struct Connect {
     pub node: NodeId,
     /// JSON text of the device's own description; None leaves what is registered.
     pub meta: Option<Box<str>>,
+    /// The groups it is in from now on, and no others; None leaves what is registered.
+    pub groups: Option<Vec<Name>>,
+    /// The user it belongs to from now on; None leaves what is registered.
+    pub user: Option<Name>,
 }
 
 /// What a device finds when it logs in.
@@ -96,8 +109,8 @@ pub struct Connected {
     pub head: MessageId,
     /// The connection it had until now.
     pub replaced: Option<ConnId>,
-    pub groups: Vec<Name>,
-    pub user: Option<Name>,
+    /// As of the head: changes come as entries above it.
+    pub membership: Membership,
 }
 
 /// A device's proof of receipt.
@@ -199,8 +212,7 @@ pub struct PageLimit {
 pub struct Device {
     pub device: DeviceId,
     pub role: Role,
-    pub groups: Vec<Name>,
-    pub user: Option<Name>,
+    pub membership: Membership,
     /// JSON text.
     pub meta: Option<Box<str>>,
     pub first_seen_ms: u64,
@@ -213,7 +225,8 @@ pub struct Device {
 impl Device {
     /// The device as an audience sees it.
     pub fn recipient(&self) -> Recipient<'_> {
-        Recipient { device: &self.device, role: self.role, groups: &self.groups, user: self.user.as_ref(), conn: None }
+        let Membership { groups, user } = &self.membership;
+        Recipient { device: &self.device, role: self.role, groups, user: user.as_ref(), conn: None }
     }
 }
 
@@ -245,13 +258,102 @@ pub struct Beat {
     pub at_ms: u64,
     /// How long ago that is, by the store's clock.
     pub age: Duration,
+    pub report: NodeReport,
 }
 
 /// What a node tells the others of itself with each beat.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeReport {
-    pub sessions: u64,
+    /// Connections, logged in or not.
+    pub connections: u64,
+    /// Logged-in mains and subs.
+    pub mains: u64,
+    pub subs: u64,
     pub rooms: u64,
+    /// The program's version; empty where it is not known.
+    pub version: Box<str>,
+}
+
+/// What came of a [`Store::change_membership`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MembershipChanged {
+    /// An entry with this id tells the sessions.
+    Changed(MessageId),
+    /// It was so already.
+    Unchanged,
+    NoSuchDevice,
+    /// The device is in as many groups as it may be.
+    TooManyGroups,
+}
+
+/// What came of a [`Store::change_attrs`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttrsChanged {
+    /// The attributes are these now.
+    Now(Attrs),
+    NoSuchDevice,
+    /// They would have so many bytes; nothing changed.
+    TooLarge {
+        size: usize,
+    },
+}
+
+/// What came of a [`Store::evict`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Evicted {
+    /// The node that holds this connection is told to close it.
+    Closing(ConnId),
+    /// It is not connected, or not by that connection.
+    Away,
+}
+
+/// Which device is to be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forget {
+    /// One that is not connected and was last seen before this time, in milliseconds since 1970.
+    UnseenSince(u64),
+    /// Any; its connection is closed, for an operator said so.
+    ByOperator,
+}
+
+/// Something that back-end workers are told of; see the event stream in the protocol's page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub kind: EventKind,
+    /// In milliseconds since 1970.
+    pub at_ms: u64,
+    pub node: NodeId,
+    pub conn: Option<ConnId>,
+    pub shop: Option<ShopId>,
+    pub device: Option<DeviceId>,
+    pub role: Option<Role>,
+    pub user: Option<Name>,
+}
+
+/// See [`Event`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventKind {
+    /// A WebSocket was opened.
+    Connect,
+    Login,
+    /// A connection ended, with this close code; 1006 where it broke.
+    Close {
+        code: u16,
+    },
+    /// A device calls a method of the workers.
+    Call {
+        method: Name,
+        /// The call's own `ref`, as text.
+        reference: Option<Box<str>>,
+        /// JSON text.
+        data: Option<Box<str>>,
+    },
+    /// A message was dealt with; by the API key of this name, where no device did.
+    Dealt {
+        message: MessageId,
+        status: Name,
+        api: Option<Name>,
+    },
 }
 
 /// What the store has to tell the rooms.
@@ -279,6 +381,14 @@ pub enum FeedEvent {
         device: DeviceId,
         conn: ConnId,
     },
+    /// An operator had `conn` closed, after this last signal.
+    Evicted {
+        shop: ShopId,
+        conn: ConnId,
+        last: Option<Signal>,
+    },
+    /// A signal for every shop.
+    Broadcast(Broadcast),
     /// Events may have been lost: every room has to look at its log.
     Gap(GapCause),
 }
@@ -346,9 +456,48 @@ pub trait Store: Send + Sync {
     /// How many entries a shop's log holds.
     async fn log_len(&self, shop: &ShopId) -> Result<u64, StoreError>;
 
-    /// Removes a device from the registry if it is not connected and was last seen before
-    /// `seen_before_ms`; says whether it did.
-    async fn forget(&self, shop: &ShopId, device: &DeviceId, seen_before_ms: u64) -> Result<bool, StoreError>;
+    /// Removes a device from the registry, with its cursor and attributes; says whether it did.
+    async fn forget(&self, shop: &ShopId, device: &DeviceId, which: Forget) -> Result<bool, StoreError>;
+
+    /// A registered device.
+    async fn device(&self, shop: &ShopId, device: &DeviceId) -> Result<Option<Device>, StoreError>;
+
+    /// Changes what devices are members of, and tells the shop's sessions by an entry of the log.
+    async fn change_membership(
+        &self,
+        shop: &ShopId,
+        change: &MembershipChange,
+    ) -> Result<MembershipChanged, StoreError>;
+
+    /// A device's attributes; None where it is not registered.
+    async fn attrs(&self, shop: &ShopId, device: &DeviceId) -> Result<Option<Attrs>, StoreError>;
+
+    /// Changes a device's attributes.
+    async fn change_attrs(
+        &self,
+        shop: &ShopId,
+        device: &DeviceId,
+        change: &AttrsChange,
+    ) -> Result<AttrsChanged, StoreError>;
+
+    /// Ends a device's presence and has its connection closed, after a last signal; with a `conn` only
+    /// if it is that one.
+    async fn evict(
+        &self,
+        shop: &ShopId,
+        device: &DeviceId,
+        conn: Option<&ConnId>,
+        last: Option<&Signal>,
+    ) -> Result<Evicted, StoreError>;
+
+    /// Whose connection this is; None where it is gone. A dead node's ghosts are found too.
+    async fn locate(&self, conn: &ConnId) -> Result<Option<(ShopId, Online)>, StoreError>;
+
+    /// Tells every node, without storing anything.
+    async fn broadcast(&self, broadcast: &Broadcast) -> Result<(), StoreError>;
+
+    /// Adds events to the stream for back-end workers, in order.
+    async fn add_events(&self, events: &[Event]) -> Result<(), StoreError>;
 
     /// Every shop ever seen.
     async fn shops(&self) -> Result<Vec<ShopId>, StoreError>;

@@ -1,17 +1,19 @@
-//! The stored form of an entry and of a signal: a MessagePack map, the same in every engine and on
-//! the feed.
+//! The stored form of an entry, of a signal and of what else the feed carries: a MessagePack map, the
+//! same in every engine.
 //!
 //! Nodes of different versions read each other's records: a reader ignores keys it does not know,
 //! and a key's meaning never changes.
 
+mod content;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::ids::{ConnId, DeviceId, MessageId, Name};
-use crate::message::{Audience, Content, Entry, Message, Origin, Role, Signal, StatusChange, Value};
+use crate::message::{Broadcast, Entry, MembershipChange, MembershipStep, Message, Signal, StatusChange};
 use crate::store::Receipt;
+use crate::store::record::content::{ContentRecord, OriginRecord};
 
 /// A record that cannot be read, or a value that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,14 @@ pub fn encode_status(change: &StatusChange) -> Result<Vec<u8>, RecordError> {
     Ok(rmp_serde::to_vec_named(&EntryRecord::Status(change.into()))?)
 }
 
+/// The bytes of a change of membership.
+///
+/// # Errors
+/// [`RecordError::Encode`]
+pub fn encode_membership(change: &MembershipChange) -> Result<Vec<u8>, RecordError> {
+    Ok(rmp_serde::to_vec_named(&EntryRecord::Membership(change.into()))?)
+}
+
 /// An entry from its bytes.
 ///
 /// # Errors
@@ -48,6 +58,7 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, RecordError> {
     match rmp_serde::from_slice(bytes)? {
         EntryRecord::Message(record) => Ok(Entry::Message(record.try_into()?)),
         EntryRecord::Status(record) => Ok(Entry::Status(record.into())),
+        EntryRecord::Membership(record) => Ok(Entry::Membership(record.into())),
     }
 }
 
@@ -56,7 +67,7 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, RecordError> {
 /// # Errors
 /// [`RecordError::Encode`]
 pub fn encode_signal(signal: &Signal) -> Result<Vec<u8>, RecordError> {
-    Ok(rmp_serde::to_vec_named(&SignalRecord { at_ms: signal.at_ms, content: (&signal.content).into() })?)
+    Ok(rmp_serde::to_vec_named(&SignalRecord::from(signal))?)
 }
 
 /// A signal from its bytes.
@@ -65,7 +76,25 @@ pub fn encode_signal(signal: &Signal) -> Result<Vec<u8>, RecordError> {
 /// [`RecordError`]
 pub fn decode_signal(bytes: &[u8]) -> Result<Signal, RecordError> {
     let record: SignalRecord<'_> = rmp_serde::from_slice(bytes)?;
-    Ok(Signal { at_ms: record.at_ms, content: record.content.try_into()? })
+    record.try_into()
+}
+
+/// The bytes of a broadcast.
+///
+/// # Errors
+/// [`RecordError::Encode`]
+pub fn encode_broadcast(broadcast: &Broadcast) -> Result<Vec<u8>, RecordError> {
+    let except = broadcast.except.as_slice().to_vec();
+    Ok(rmp_serde::to_vec_named(&BroadcastRecord { signal: (&broadcast.signal).into(), except })?)
+}
+
+/// A broadcast from its bytes.
+///
+/// # Errors
+/// [`RecordError`]
+pub fn decode_broadcast(bytes: &[u8]) -> Result<Broadcast, RecordError> {
+    let record: BroadcastRecord<'_> = rmp_serde::from_slice(bytes)?;
+    Ok(Broadcast { signal: record.signal.try_into()?, except: record.except.into() })
 }
 
 /// The bytes of a receipt.
@@ -96,6 +125,8 @@ enum EntryRecord<'a> {
     Message(MessageRecord<'a>),
     #[serde(rename = "s")]
     Status(StatusRecord),
+    #[serde(rename = "g")]
+    Membership(MembershipRecord),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -119,6 +150,14 @@ struct SignalRecord<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
+struct BroadcastRecord<'a> {
+    #[serde(rename = "s", borrow)]
+    signal: SignalRecord<'a>,
+    #[serde(rename = "x", default, skip_serializing_if = "Vec::is_empty")]
+    except: Vec<ConnId>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct ReceiptRecord {
     #[serde(rename = "s")]
     sender: DeviceId,
@@ -128,24 +167,6 @@ struct ReceiptRecord {
     device: DeviceId,
     #[serde(rename = "a")]
     at_ms: u64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct ContentRecord<'a> {
-    #[serde(rename = "f")]
-    from: OriginRecord,
-    #[serde(rename = "t")]
-    to: AudienceRecord,
-    #[serde(rename = "x", default, skip_serializing_if = "Vec::is_empty")]
-    except: Vec<DeviceId>,
-    #[serde(rename = "k")]
-    kind: Name,
-    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
-    table: Option<Name>,
-    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none", borrow)]
-    data: Option<ValueRecord<'a>>,
-    #[serde(rename = "u", default, skip_serializing_if = "Option::is_none", borrow)]
-    user_info: Option<ValueRecord<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -160,56 +181,29 @@ struct StatusRecord {
     sender: Option<DeviceId>,
 }
 
+#[derive(Serialize, Deserialize)]
+struct MembershipRecord {
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    device: Option<DeviceId>,
+    #[serde(rename = "s")]
+    step: StepRecord,
+}
+
+#[derive(Serialize, Deserialize)]
+enum StepRecord {
+    #[serde(rename = "j")]
+    Join(Name),
+    #[serde(rename = "l")]
+    Leave(Name),
+    #[serde(rename = "b")]
+    Bind(Name),
+    #[serde(rename = "u")]
+    Unbind(Option<Name>),
+}
+
 /// Milliseconds and number.
 #[derive(Serialize, Deserialize)]
 struct IdRecord(u64, u64);
-
-#[derive(Serialize, Deserialize)]
-enum OriginRecord {
-    #[serde(rename = "d")]
-    Device(DeviceId, Role),
-    #[serde(rename = "a")]
-    Api(Name),
-}
-
-#[derive(Serialize, Deserialize)]
-enum AudienceRecord {
-    #[serde(rename = "m")]
-    Mains,
-    #[serde(rename = "s")]
-    Subs,
-    #[serde(rename = "a")]
-    All,
-    #[serde(rename = "d")]
-    Devices(Vec<DeviceId>),
-    #[serde(rename = "g")]
-    Group(Name),
-    #[serde(rename = "u")]
-    User(Name),
-    #[serde(rename = "c")]
-    Conns(Vec<ConnId>),
-}
-
-#[derive(Serialize, Deserialize)]
-enum ValueRecord<'a> {
-    #[serde(rename = "j")]
-    Json(&'a str),
-    #[serde(rename = "p", with = "bytes")]
-    MsgPack(&'a [u8]),
-}
-
-/// Byte strings as MessagePack `bin`; serde's own form of a byte slice is an array of numbers.
-mod bytes {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytes)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'de [u8], D::Error> {
-        <&'de [u8]>::deserialize(deserializer)
-    }
-}
 
 impl From<MessageId> for IdRecord {
     fn from(id: MessageId) -> Self {
@@ -246,51 +240,16 @@ impl TryFrom<MessageRecord<'_>> for Message {
     }
 }
 
-impl<'a> From<&'a Content> for ContentRecord<'a> {
-    fn from(content: &'a Content) -> Self {
-        ContentRecord {
-            from: (&content.from).into(),
-            to: (&content.to).into(),
-            except: content.except.as_slice().to_vec(),
-            kind: content.kind.clone(),
-            table: content.table.clone(),
-            data: content.data.as_ref().map(Into::into),
-            user_info: content.user_info.as_ref().map(Into::into),
-        }
+impl<'a> From<&'a Signal> for SignalRecord<'a> {
+    fn from(signal: &'a Signal) -> Self {
+        SignalRecord { at_ms: signal.at_ms, content: (&signal.content).into() }
     }
 }
 
-impl TryFrom<ContentRecord<'_>> for Content {
+impl TryFrom<SignalRecord<'_>> for Signal {
     type Error = RecordError;
-    fn try_from(record: ContentRecord<'_>) -> Result<Self, RecordError> {
-        Ok(Content {
-            from: record.from.into(),
-            to: record.to.into(),
-            except: record.except.into(),
-            kind: record.kind,
-            table: record.table,
-            data: record.data.map(Value::try_from).transpose()?,
-            user_info: record.user_info.map(Value::try_from).transpose()?,
-        })
-    }
-}
-
-impl<'a> From<&'a Value> for ValueRecord<'a> {
-    fn from(value: &'a Value) -> Self {
-        match value {
-            Value::Json(raw) => ValueRecord::Json(raw.get()),
-            Value::MsgPack(bytes) => ValueRecord::MsgPack(bytes),
-        }
-    }
-}
-
-impl TryFrom<ValueRecord<'_>> for Value {
-    type Error = RecordError;
-    fn try_from(record: ValueRecord<'_>) -> Result<Self, RecordError> {
-        Ok(match record {
-            ValueRecord::Json(text) => Value::Json(RawValue::from_string(text.to_owned())?),
-            ValueRecord::MsgPack(bytes) => Value::MsgPack(bytes.into()),
-        })
+    fn try_from(record: SignalRecord<'_>) -> Result<Self, RecordError> {
+        Ok(Signal { at_ms: record.at_ms, content: record.content.try_into()? })
     }
 }
 
@@ -316,49 +275,27 @@ impl From<StatusRecord> for StatusChange {
     }
 }
 
-impl From<&Origin> for OriginRecord {
-    fn from(origin: &Origin) -> Self {
-        match origin {
-            Origin::Device { device, role } => OriginRecord::Device(device.clone(), *role),
-            Origin::Api { name } => OriginRecord::Api(name.clone()),
-        }
+impl From<&MembershipChange> for MembershipRecord {
+    fn from(change: &MembershipChange) -> Self {
+        let step = match &change.step {
+            MembershipStep::Join(group) => StepRecord::Join(group.clone()),
+            MembershipStep::Leave(group) => StepRecord::Leave(group.clone()),
+            MembershipStep::Bind(user) => StepRecord::Bind(user.clone()),
+            MembershipStep::Unbind(user) => StepRecord::Unbind(user.clone()),
+        };
+        MembershipRecord { device: change.device.clone(), step }
     }
 }
 
-impl From<OriginRecord> for Origin {
-    fn from(record: OriginRecord) -> Self {
-        match record {
-            OriginRecord::Device(device, role) => Origin::Device { device, role },
-            OriginRecord::Api(name) => Origin::Api { name },
-        }
-    }
-}
-
-impl From<&Audience> for AudienceRecord {
-    fn from(audience: &Audience) -> Self {
-        match audience {
-            Audience::Mains => AudienceRecord::Mains,
-            Audience::Subs => AudienceRecord::Subs,
-            Audience::All => AudienceRecord::All,
-            Audience::Devices(devices) => AudienceRecord::Devices(devices.as_slice().to_vec()),
-            Audience::Group(group) => AudienceRecord::Group(group.clone()),
-            Audience::User(user) => AudienceRecord::User(user.clone()),
-            Audience::Conns(conns) => AudienceRecord::Conns(conns.as_slice().to_vec()),
-        }
-    }
-}
-
-impl From<AudienceRecord> for Audience {
-    fn from(record: AudienceRecord) -> Self {
-        match record {
-            AudienceRecord::Mains => Audience::Mains,
-            AudienceRecord::Subs => Audience::Subs,
-            AudienceRecord::All => Audience::All,
-            AudienceRecord::Devices(devices) => Audience::Devices(devices.into()),
-            AudienceRecord::Group(group) => Audience::Group(group),
-            AudienceRecord::User(user) => Audience::User(user),
-            AudienceRecord::Conns(conns) => Audience::Conns(conns.into()),
-        }
+impl From<MembershipRecord> for MembershipChange {
+    fn from(record: MembershipRecord) -> Self {
+        let step = match record.step {
+            StepRecord::Join(group) => MembershipStep::Join(group),
+            StepRecord::Leave(group) => MembershipStep::Leave(group),
+            StepRecord::Bind(user) => MembershipStep::Bind(user),
+            StepRecord::Unbind(user) => MembershipStep::Unbind(user),
+        };
+        MembershipChange { device: record.device, step }
     }
 }
 

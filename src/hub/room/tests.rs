@@ -29,8 +29,8 @@ fn till(outbox: Arc<Outbox>) -> Member {
         conn: ConnId::of(&node, 1),
         device: "till".parse().unwrap(),
         role: Role::Main,
-        groups: Vec::new(),
-        user: None,
+        membership: Membership::default(),
+        member_as_of: MessageId::ZERO,
         outbox,
     }
 }
@@ -99,8 +99,8 @@ fn a_lost_last_entry_is_found_by_its_head() {
 fn a_rewound_log_is_seen_by_its_prev() {
     let (room, outbox) = room_at(10);
     assert_eq!(room.on_entry(id(8), &push(20)), Applied::Rewound);
-    room.rewind(id(20), |_| Some(id(7)));
-    assert_eq!(outbox.take().rewound_to, Some(id(7)));
+    room.rewind(id(20), |_| Some((id(7), Membership::default())));
+    assert_eq!(outbox.take().rewound.map(|rewound| rewound.cursor), Some(id(7)));
     assert!(!outbox.is_live());
 }
 

@@ -1,4 +1,5 @@
-//! The changes that the engine knows, each against the open tables.
+//! The changes that the engine knows, each against the open tables; those of the log and the cursors
+//! here, those of the registry in [`super::registry`].
 //!
 //! Owns the outcome of every operation that writes. What a change finds out it finds out before it
 //! writes: where a row cannot be read it has left nothing behind, so it fails alone and the rest of
@@ -6,12 +7,10 @@
 
 use redb::ReadableTable;
 
-use crate::ids::{ConnId, DeviceId, MessageId, NodeId, OnceKey, ShopId};
-use crate::message::{Audience, Entry, Message, StatusChange};
-use crate::store::embedded::tables::{DeviceRow, Failure, Tables, entry_key};
-use crate::store::{
-    Connect, Connected, FeedEvent, Mark, Marked, Published, SetStatus, StatusSet, StoreSettings, Stored,
-};
+use crate::ids::{DeviceId, MessageId, NodeId, OnceKey, ShopId};
+use crate::message::{Audience, Entry, Message, Origin, StatusChange};
+use crate::store::embedded::tables::{Failure, Tables, entry_key};
+use crate::store::{FeedEvent, Mark, Marked, Published, SetStatus, StatusSet, StoreSettings, Stored};
 
 /// What every change of one transaction goes by.
 pub struct Scene<'a> {
@@ -24,7 +23,8 @@ pub struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    fn tell_entry(&mut self, shop: &ShopId, prev: MessageId, id: MessageId, entry: Entry) {
+    /// Tells of an entry that was appended after `prev`.
+    pub fn tell_entry(&mut self, shop: &ShopId, prev: MessageId, id: MessageId, entry: Entry) {
         let stored = Stored { id, entry, dealt: None, unseen_by: Vec::new() };
         self.events.push(FeedEvent::Entry { shop: shop.clone(), prev, stored, publisher: Some(self.node.clone()) });
     }
@@ -77,11 +77,14 @@ impl Change for PublishMessage {
             ended = Some(ends_ms);
         }
         let row = tables.shop(shop)?.unwrap_or_default();
+        let is_of_back_end = matches!(self.message.content.from, Origin::Api { .. });
         match &self.message.content.to {
             Audience::Mains if row.mains == 0 => return Ok(Published::NoMainDevice),
             Audience::Devices(devices) if !is_any_registered(tables, shop, devices.as_slice())? => {
                 return Ok(Published::NoSuchDevice);
             }
+            Audience::Mains | Audience::Devices(_) => {}
+            _ if is_of_back_end && !tables.has_devices(shop)? => return Ok(Published::NoSuchDevice),
             _ => {}
         }
         if row.entries >= scene.settings.log_entries_max {
@@ -157,84 +160,6 @@ fn unreadable_is_none<T: Default>(failure: Failure) -> Result<T, Failure> {
     }
 }
 
-/// [`crate::store::Store::connect`]
-pub struct ConnectDevice {
-    pub shop: ShopId,
-    pub connect: Connect,
-}
-
-impl Change for ConnectDevice {
-    type Outcome = Connected;
-
-    fn bytes(&self) -> usize {
-        256 + self.connect.meta.as_ref().map_or(0, |meta| meta.len())
-    }
-
-    fn apply(&self, tables: &mut Tables<'_>, scene: &mut Scene<'_>) -> Result<Connected, Failure> {
-        let (shop, connect) = (&self.shop, &self.connect);
-        let mut of_shop = tables.shop(shop)?.unwrap_or_default();
-        let head = of_shop.head;
-        let known = tables.device(shop, &connect.device)?;
-        let cursor = tables.cursor(shop, &connect.device)?;
-        let was_main = known.as_ref().is_some_and(DeviceRow::is_main);
-        let mut row = known.unwrap_or_else(|| DeviceRow::new(connect.role, scene.now_ms, head));
-        row.role = connect.role;
-        row.last_seen = scene.now_ms;
-        if let Some(meta) = connect.meta.as_ref().filter(|meta| !meta.is_empty()) {
-            row.meta = Some(meta.clone());
-        }
-        let mut since = scene.now_ms;
-        let mut replaced = None;
-        if let Some(presence) = row.presence(scene.node) {
-            if presence.conn == connect.conn {
-                since = presence.since;
-            } else {
-                replaced = Some(presence.conn.clone());
-            }
-        }
-        row.come(scene.node, &connect.conn, &connect.node, since);
-        tables.put_device(shop, &connect.device, &row)?;
-        if was_main != row.is_main() {
-            of_shop.mains = if was_main { of_shop.mains.saturating_sub(1) } else { of_shop.mains + 1 };
-            tables.put_shop(shop, of_shop)?;
-        }
-        if cursor.is_none() {
-            tables.put_cursor(shop, &connect.device, head)?;
-        }
-        if let Some(conn) = replaced.clone() {
-            scene.events.push(FeedEvent::Replaced { shop: shop.clone(), device: connect.device.clone(), conn });
-        }
-        Ok(Connected { cursor: cursor.unwrap_or(head), head, replaced, groups: row.groups, user: row.user })
-    }
-}
-
-/// [`crate::store::Store::disconnect`]
-pub struct DisconnectDevice {
-    pub shop: ShopId,
-    pub device: DeviceId,
-    pub conn: ConnId,
-    pub settled: Option<MessageId>,
-}
-
-impl Change for DisconnectDevice {
-    type Outcome = bool;
-
-    fn apply(&self, tables: &mut Tables<'_>, scene: &mut Scene<'_>) -> Result<bool, Failure> {
-        let Some(mut row) = tables.device(&self.shop, &self.device)? else { return Ok(false) };
-        if row.presence(scene.node).is_none_or(|presence| presence.conn != self.conn) {
-            return Ok(false);
-        }
-        row.go();
-        row.last_seen = scene.now_ms;
-        tables.put_device(&self.shop, &self.device, &row)?;
-        let cursor = tables.cursor(&self.shop, &self.device)?;
-        if let Some(settled) = self.settled.filter(|settled| cursor.is_some_and(|cursor| cursor < *settled)) {
-            tables.put_cursor(&self.shop, &self.device, settled)?;
-        }
-        Ok(true)
-    }
-}
-
 /// [`crate::store::Store::set_status`]
 pub struct DealWith {
     pub shop: ShopId,
@@ -302,33 +227,6 @@ impl Change for TrimLog {
             tables.put_shop(&self.shop, row)?;
         }
         Ok(ids.len())
-    }
-}
-
-/// [`crate::store::Store::forget`]
-pub struct ForgetDevice {
-    pub shop: ShopId,
-    pub device: DeviceId,
-    pub seen_before_ms: u64,
-}
-
-impl Change for ForgetDevice {
-    type Outcome = bool;
-
-    fn apply(&self, tables: &mut Tables<'_>, scene: &mut Scene<'_>) -> Result<bool, Failure> {
-        let Some(row) = tables.device(&self.shop, &self.device)? else { return Ok(false) };
-        if row.presence(scene.node).is_some() || row.last_seen >= self.seen_before_ms {
-            return Ok(false);
-        }
-        let key = (self.shop.as_str(), self.device.as_str());
-        tables.devices.remove(key)?;
-        tables.cursors.remove(key)?;
-        if row.is_main() {
-            let mut of_shop = tables.shop(&self.shop)?.unwrap_or_default();
-            of_shop.mains = of_shop.mains.saturating_sub(1);
-            tables.put_shop(&self.shop, of_shop)?;
-        }
-        Ok(true)
     }
 }
 

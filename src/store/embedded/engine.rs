@@ -6,20 +6,22 @@ use async_trait::async_trait;
 use redb::ReadTransaction;
 use tokio::time::timeout;
 
+use crate::attrs::{Attrs, AttrsChange};
 use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId, unix_ms};
-use crate::message::{Audience, Signal};
+use crate::message::{Audience, Broadcast, MembershipChange, Origin, Signal};
 use crate::metrics::StoreOp;
-use crate::store::embedded::changes::{
-    Change, ConnectDevice, DealWith, DisconnectDevice, ForgetDevice, MarkDelivered, Nudge, PublishMessage,
-    RememberShop, TrimLog,
+use crate::store::embedded::changes::{Change, DealWith, MarkDelivered, Nudge, PublishMessage, RememberShop, TrimLog};
+use crate::store::embedded::registry::{
+    ChangeAttrs, ChangeMembership, ConnectDevice, DisconnectDevice, EvictDevice, ForgetDevice,
 };
 use crate::store::embedded::tables::Failure;
 use crate::store::embedded::writer::job;
 use crate::store::embedded::{EmbeddedStore, queries};
 use crate::store::record::{self, RecordError};
 use crate::store::{
-    Beat, Connect, Connected, Device, FeedEvent, Mark, Marked, NodeReport, Online, Page, PageLimit, Publish, Published,
-    Receipt, SetStatus, Signalled, StatusSet, Store, StoreError, timed,
+    AttrsChanged, Beat, Connect, Connected, Device, Event, Evicted, FeedEvent, Forget, Mark, Marked, MembershipChanged,
+    NodeReport, Online, Page, PageLimit, Publish, Published, Receipt, SetStatus, Signalled, StatusSet, Store,
+    StoreError, timed,
 };
 
 /// Marks of one change.
@@ -60,7 +62,9 @@ impl Store for EmbeddedStore {
 
     async fn connect(&self, shop: &ShopId, connect: &Connect) -> Result<Connected, StoreError> {
         let change = ConnectDevice { shop: shop.clone(), connect: connect.clone() };
-        timed(StoreOp::Connect, self.change("connect", change)).await
+        let connected = timed(StoreOp::Connect, self.change("connect", change)).await?;
+        self.memory.lock().conns.insert(connect.conn.clone(), (shop.clone(), connect.device.clone()));
+        Ok(connected)
     }
 
     async fn disconnect(
@@ -70,6 +74,7 @@ impl Store for EmbeddedStore {
         conn: &ConnId,
         settled: Option<MessageId>,
     ) -> Result<bool, StoreError> {
+        self.memory.lock().conns.remove(conn);
         let change = DisconnectDevice { shop: shop.clone(), device: device.clone(), conn: conn.clone(), settled };
         timed(StoreOp::Disconnect, self.change("disconnect", change)).await
     }
@@ -120,9 +125,71 @@ impl Store for EmbeddedStore {
         timed(StoreOp::Other, self.query("log_len", move |view| queries::log_len(view, &shop))).await
     }
 
-    async fn forget(&self, shop: &ShopId, device: &DeviceId, seen_before_ms: u64) -> Result<bool, StoreError> {
-        let change = ForgetDevice { shop: shop.clone(), device: device.clone(), seen_before_ms };
+    async fn forget(&self, shop: &ShopId, device: &DeviceId, which: Forget) -> Result<bool, StoreError> {
+        let change = ForgetDevice { shop: shop.clone(), device: device.clone(), which };
         timed(StoreOp::Forget, self.change("forget", change)).await
+    }
+
+    async fn device(&self, shop: &ShopId, device: &DeviceId) -> Result<Option<Device>, StoreError> {
+        let (shop, device) = (shop.clone(), device.clone());
+        timed(StoreOp::Devices, self.query("device", move |view| queries::device(view, &shop, &device))).await
+    }
+
+    async fn change_membership(
+        &self,
+        shop: &ShopId,
+        change: &MembershipChange,
+    ) -> Result<MembershipChanged, StoreError> {
+        let record = record::encode_membership(change).map_err(|error| unwritable("membership", error))?;
+        let change = ChangeMembership { shop: shop.clone(), change: change.clone(), record };
+        timed(StoreOp::Membership, self.change("membership", change)).await
+    }
+
+    async fn attrs(&self, shop: &ShopId, device: &DeviceId) -> Result<Option<Attrs>, StoreError> {
+        let (shop, device) = (shop.clone(), device.clone());
+        timed(StoreOp::Attrs, self.query("attrs", move |view| queries::attrs(view, &shop, &device))).await
+    }
+
+    async fn change_attrs(
+        &self,
+        shop: &ShopId,
+        device: &DeviceId,
+        change: &AttrsChange,
+    ) -> Result<AttrsChanged, StoreError> {
+        let change = ChangeAttrs { shop: shop.clone(), device: device.clone(), change: change.clone() };
+        timed(StoreOp::Attrs, self.change("change_attrs", change)).await
+    }
+
+    async fn evict(
+        &self,
+        shop: &ShopId,
+        device: &DeviceId,
+        conn: Option<&ConnId>,
+        last: Option<&Signal>,
+    ) -> Result<Evicted, StoreError> {
+        let change =
+            EvictDevice { shop: shop.clone(), device: device.clone(), conn: conn.cloned(), last: last.cloned() };
+        timed(StoreOp::Evict, self.change("evict", change)).await
+    }
+
+    async fn locate(&self, conn: &ConnId) -> Result<Option<(ShopId, Online)>, StoreError> {
+        let noted = self.memory.lock().conns.get(conn).cloned();
+        let Some((shop, device)) = noted else { return Ok(None) };
+        let (of, holder) = (shop.clone(), self.node.clone());
+        let presence = self.query("locate", move |view| queries::presence(view, &of, &device, &holder));
+        let online = timed(StoreOp::Locate, presence).await?;
+        Ok(online.filter(|online| online.conn == *conn).map(|online| (shop, online)))
+    }
+
+    async fn broadcast(&self, broadcast: &Broadcast) -> Result<(), StoreError> {
+        self.feed.tell(FeedEvent::Broadcast(broadcast.clone()));
+        Ok(())
+    }
+
+    async fn add_events(&self, events: &[Event]) -> Result<(), StoreError> {
+        // The setting stops the start; see the protocol's page.
+        let seen = format!("that it has no stream for {} events", events.len());
+        Err(StoreError::Nonsense { call: "add_events", seen })
     }
 
     async fn shops(&self) -> Result<Vec<ShopId>, StoreError> {
@@ -141,21 +208,19 @@ impl Store for EmbeddedStore {
         Ok(true)
     }
 
-    async fn beat(&self, node: &NodeId, _report: &NodeReport) -> Result<Vec<Beat>, StoreError> {
+    async fn beat(&self, node: &NodeId, report: &NodeReport) -> Result<Vec<Beat>, StoreError> {
         if !self.slot.is_open() {
             // Where nobody asks for anything else, nothing else makes the writer try again.
             return self.change("beat", Nudge).await.map(|()| Vec::new());
         }
         let now = Instant::now();
+        let own = Beat { node: node.clone(), at_ms: unix_ms(), age: Duration::ZERO, report: report.clone() };
         let beats = &mut self.memory.lock().beats;
         beats.retain(|_, (_, heard)| now.saturating_duration_since(*heard) < BEAT_KEPT);
-        beats.insert(node.clone(), (unix_ms(), now));
-        let beat = |(node, (at_ms, heard)): (&NodeId, &(u64, Instant))| Beat {
-            node: node.clone(),
-            at_ms: *at_ms,
-            age: now.saturating_duration_since(*heard),
-        };
-        Ok(beats.iter().map(beat).collect())
+        beats.insert(node.clone(), (own, now));
+        let aged =
+            |(beat, heard): &(Beat, Instant)| Beat { age: now.saturating_duration_since(*heard), ..beat.clone() };
+        Ok(beats.values().map(aged).collect())
     }
 
     async fn leave(&self, node: &NodeId) -> Result<(), StoreError> {
@@ -222,11 +287,20 @@ impl EmbeddedStore {
     }
 
     async fn send_signal(&self, shop: &ShopId, signal: &Signal) -> Result<Signalled, StoreError> {
-        if let Audience::Devices(devices) = &signal.content.to {
-            let (of, devices) = (shop.clone(), devices.clone());
-            if !self.query("signal", move |view| queries::is_any_registered(view, &of, devices.as_slice())).await? {
-                return Ok(Signalled::NoSuchDevice);
+        let of = shop.clone();
+        let is_anyone_registered = match (&signal.content.to, &signal.content.from) {
+            (Audience::Devices(devices), _) => {
+                let devices = devices.clone();
+                self.query("signal", move |view| queries::is_any_registered(view, &of, devices.as_slice())).await?
             }
+            // A device is registered itself; a back end may have misspelled the shop.
+            (_, Origin::Api { .. }) => {
+                self.query("signal", move |view| queries::is_anyone_registered(view, &of)).await?
+            }
+            (_, Origin::Device { .. }) => true,
+        };
+        if !is_anyone_registered {
+            return Ok(Signalled::NoSuchDevice);
         }
         let (shop, signal, publisher) = (shop.clone(), signal.clone(), Some(self.node.clone()));
         self.feed.tell(FeedEvent::Signal { shop, signal, publisher });

@@ -50,14 +50,18 @@ impl Feed {
 
     /// Tells an event, after those told before.
     pub fn tell(&self, event: FeedEvent) {
-        let (FeedEvent::Entry { shop, .. }
-        | FeedEvent::Signal { shop, .. }
-        | FeedEvent::Receipt { shop, .. }
-        | FeedEvent::Replaced { shop, .. }) = &event
-        else {
-            return;
+        let is_heard = match &event {
+            FeedEvent::Entry { shop, .. }
+            | FeedEvent::Signal { shop, .. }
+            | FeedEvent::Receipt { shop, .. }
+            | FeedEvent::Replaced { shop, .. }
+            | FeedEvent::Evicted { shop, .. } => self.hears(shop),
+            // It is for every shop.
+            FeedEvent::Broadcast(_) => true,
+            // Told by `tell_gap`.
+            FeedEvent::Gap(_) => false,
         };
-        if !self.hears(shop) {
+        if !is_heard {
             return;
         }
         let mut untold = self.untold.lock();

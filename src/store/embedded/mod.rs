@@ -3,8 +3,8 @@
 //! Owns the mapping of the store's operations to transactions of redb, a copy-on-write B-tree in a
 //! file with checksummed pages. Whatever changes something goes through the one [`writer`] thread,
 //! which puts all that waits into one transaction and answers when that is synced; reading goes past
-//! it. What only matters while this process runs is not written: claims and beats are in memory, and a
-//! presence holds for the process that wrote it. Never shares its directory. Called through
+//! it. What only matters while this process runs is not written: claims, beats and whose connection is whose
+//! are in memory, and a presence holds for the process that wrote it. There is no event stream. Never shares its directory. Called through
 //! [`Store`](crate::store::Store); built by [`open`](crate::store::open()).
 
 mod changes;
@@ -12,6 +12,7 @@ mod disk;
 mod engine;
 mod feed;
 mod queries;
+mod registry;
 mod tables;
 mod writer;
 
@@ -26,11 +27,11 @@ use tokio::sync::mpsc;
 
 pub use disk::StartError;
 
-use crate::ids::NodeId;
+use crate::ids::{ConnId, DeviceId, NodeId, ShopId};
 use crate::store::embedded::disk::{Disk, Slot};
 use crate::store::embedded::feed::Feed;
 use crate::store::embedded::writer::{Job, WAITING_MAX, Writer};
-use crate::store::{FeedEvent, StoreSettings};
+use crate::store::{Beat, FeedEvent, StoreSettings};
 
 /// The engine in a directory: one thread that writes, and the feed.
 pub struct EmbeddedStore {
@@ -55,8 +56,10 @@ struct Tasks {
 struct Memory {
     /// Task -> who has it, and until when.
     claims: HashMap<String, (NodeId, Instant)>,
-    /// Node -> when it was heard of, by the wall and by the clock that does not jump.
-    beats: HashMap<NodeId, (u64, Instant)>,
+    /// Node -> what was heard of it, and when by the clock that does not jump.
+    beats: HashMap<NodeId, (Beat, Instant)>,
+    /// Connection -> where its presence is, if it is still there.
+    conns: HashMap<ConnId, (ShopId, DeviceId)>,
 }
 
 impl EmbeddedStore {

@@ -6,12 +6,14 @@
 use std::collections::HashMap;
 use std::ops::Bound;
 
-use redb::{ReadTransaction, ReadableTable};
+use redb::{ReadTransaction, ReadableTable, TableError};
 
+use crate::attrs::Attrs;
 use crate::ids::{DeviceId, MessageId, NodeId, ShopId};
 use crate::metrics;
 use crate::store::embedded::tables::{
-    CURSORS, DEVICES, DeviceRow, FATES, Failure, Fate, LOG, SHOPS, ShopRow, decode, entry_key,
+    ATTRS, CURSORS, DEVICES, DeviceRow, FATES, Failure, Fate, LOG, SHOPS, ShopRow, decode, device_key, entry_key,
+    has_devices,
 };
 use crate::store::{Device, Online, Page, PageLimit, Stored, record};
 
@@ -127,6 +129,14 @@ pub fn is_any_registered(view: &ReadTransaction, shop: &ShopId, devices: &[Devic
     Ok(false)
 }
 
+/// Whether any device of the shop is registered.
+///
+/// # Errors
+/// [`Failure::File`]
+pub fn is_anyone_registered(view: &ReadTransaction, shop: &ShopId) -> Result<bool, Failure> {
+    has_devices(&view.open_table(DEVICES)?, shop)
+}
+
 /// [`crate::store::Store::devices`]
 ///
 /// # Errors
@@ -141,18 +151,60 @@ pub fn devices(view: &ReadTransaction, shop: &ShopId) -> Result<Vec<Device>, Fai
         }
         cursors.insert(device.to_owned(), MessageId { ms, n });
     }
-    let device = |(device, row): (DeviceId, DeviceRow)| Device {
-        cursor: cursors.get(device.as_str()).copied().unwrap_or_default(),
+    let known = rows(view, shop)?.into_iter().map(|(device, row)| {
+        let cursor = cursors.get(device.as_str()).copied().unwrap_or_default();
+        registered(device, row, cursor)
+    });
+    Ok(known.collect())
+}
+
+/// [`crate::store::Store::device`]
+///
+/// # Errors
+/// [`Failure`]
+pub fn device(view: &ReadTransaction, shop: &ShopId, device: &DeviceId) -> Result<Option<Device>, Failure> {
+    let Some(row) = row(view, shop, device)? else { return Ok(None) };
+    let cursor = view.open_table(CURSORS)?.get(device_key(shop, device))?;
+    let cursor = cursor.map(|cursor| cursor.value()).map(|(ms, n)| MessageId { ms, n });
+    Ok(Some(registered(device.clone(), row, cursor.unwrap_or_default())))
+}
+
+fn registered(device: DeviceId, row: DeviceRow, cursor: MessageId) -> Device {
+    Device {
         device,
         role: row.role,
-        groups: row.groups,
-        user: row.user,
+        membership: row.membership(),
         meta: row.meta,
         first_seen_ms: row.first_seen,
         last_seen_ms: row.last_seen,
         registered_at: row.registered_at,
+        cursor,
+    }
+}
+
+fn row(view: &ReadTransaction, shop: &ShopId, device: &DeviceId) -> Result<Option<DeviceRow>, Failure> {
+    let row = view.open_table(DEVICES)?.get(device_key(shop, device))?;
+    row.map(|row| decode("devices", row.value())).transpose()
+}
+
+/// [`crate::store::Store::attrs`]
+///
+/// # Errors
+/// [`Failure`]
+pub fn attrs(view: &ReadTransaction, shop: &ShopId, device: &DeviceId) -> Result<Option<Attrs>, Failure> {
+    if row(view, shop, device)?.is_none() {
+        return Ok(None);
+    }
+    let table = match view.open_table(ATTRS) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Some(Attrs::none())),
+        table => table?,
     };
-    Ok(rows(view, shop)?.into_iter().map(device).collect())
+    let Some(text) = table.get(device_key(shop, device))? else { return Ok(Some(Attrs::none())) };
+    let attrs = Attrs::parse(text.value()).unwrap_or_else(|_| {
+        unreadable(shop, "attrs", device);
+        Attrs::none()
+    });
+    Ok(Some(attrs))
 }
 
 /// [`crate::store::Store::online`], of the connections that `holder` has.
@@ -162,11 +214,28 @@ pub fn devices(view: &ReadTransaction, shop: &ShopId) -> Result<Vec<Device>, Fai
 pub fn online(view: &ReadTransaction, shop: &ShopId, holder: &NodeId) -> Result<Vec<Online>, Failure> {
     let mut online = Vec::new();
     for (device, row) in rows(view, shop)? {
-        let Some(presence) = row.presence(holder) else { continue };
-        let Ok(node) = presence.node.parse() else { continue };
-        online.push(Online { role: row.role, conn: presence.conn.clone(), node, since_ms: presence.since, device });
+        online.extend(present(device, &row, holder));
     }
     Ok(online)
+}
+
+/// One of [`online`].
+///
+/// # Errors
+/// [`Failure`]
+pub fn presence(
+    view: &ReadTransaction,
+    shop: &ShopId,
+    device: &DeviceId,
+    holder: &NodeId,
+) -> Result<Option<Online>, Failure> {
+    Ok(row(view, shop, device)?.and_then(|row| present(device.clone(), &row, holder)))
+}
+
+fn present(device: DeviceId, row: &DeviceRow, holder: &NodeId) -> Option<Online> {
+    let presence = row.presence(holder)?;
+    let node = presence.node.parse().ok()?;
+    Some(Online { role: row.role, conn: presence.conn.clone(), node, since_ms: presence.since, device })
 }
 
 fn rows(view: &ReadTransaction, shop: &ShopId) -> Result<Vec<(DeviceId, DeviceRow)>, Failure> {

@@ -10,7 +10,7 @@ use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId};
-use crate::message::{Origin, Role};
+use crate::message::{Membership, Origin, Role};
 use crate::store::{Dealt, StoreError};
 
 /// The number of this layout.
@@ -36,6 +36,9 @@ pub const DEVICES: TableDefinition<DeviceKey, &[u8]> = TableDefinition::new("dev
 /// Device -> the two numbers of its cursor. Apart from the registry, for acknowledgements are by far
 /// the most frequent change, and these rows are small.
 pub const CURSORS: TableDefinition<DeviceKey, (u64, u64)> = TableDefinition::new("cursors");
+/// Device -> its attributes, JSON text; only for devices that have some. Files of earlier versions have
+/// no such table until something is written.
+pub const ATTRS: TableDefinition<DeviceKey, &str> = TableDefinition::new("attrs");
 /// Shop and idempotency key -> the two numbers of the id stored under it, and when it ends, in
 /// milliseconds since 1970.
 pub const ONCE: TableDefinition<(&str, &str), (u64, u64, u64)> = TableDefinition::new("once");
@@ -119,9 +122,9 @@ impl From<(u64, u64, u64, u64)> for ShopRow {
 pub struct DeviceRow {
     pub role: Role,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<Name>,
+    groups: Vec<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<Name>,
+    user: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meta: Option<Box<str>>,
     pub first_seen: u64,
@@ -159,6 +162,16 @@ impl DeviceRow {
     /// Whether it is registered as a main.
     pub fn is_main(&self) -> bool {
         self.role == Role::Main
+    }
+
+    /// What it is a member of.
+    pub fn membership(&self) -> Membership {
+        Membership { groups: self.groups.clone(), user: self.user.clone() }
+    }
+
+    /// Makes it a member of this and no more.
+    pub fn set_membership(&mut self, membership: Membership) {
+        Membership { groups: self.groups, user: self.user } = membership;
     }
 
     /// Its connection, if this process holds it.
@@ -247,6 +260,7 @@ pub struct Tables<'t> {
     pub fates: Table<'t, EntryKey, &'static [u8]>,
     pub devices: Table<'t, DeviceKey, &'static [u8]>,
     pub cursors: Table<'t, DeviceKey, (u64, u64)>,
+    pub attrs: Table<'t, DeviceKey, &'static str>,
     pub once: Table<'t, (&'static str, &'static str), (u64, u64, u64)>,
     pub once_ends: Table<'t, (u64, &'static str, &'static str), ()>,
 }
@@ -263,6 +277,7 @@ impl<'t> Tables<'t> {
             fates: transaction.open_table(FATES)?,
             devices: transaction.open_table(DEVICES)?,
             cursors: transaction.open_table(CURSORS)?,
+            attrs: transaction.open_table(ATTRS)?,
             once: transaction.open_table(ONCE)?,
             once_ends: transaction.open_table(ONCE_ENDS)?,
         })
@@ -280,6 +295,26 @@ impl<'t> Tables<'t> {
     pub fn device(&self, shop: &ShopId, device: &DeviceId) -> Result<Option<DeviceRow>, Failure> {
         let row = self.devices.get(device_key(shop, device))?;
         row.map(|row| decode("devices", row.value())).transpose()
+    }
+
+    /// Every device of the shop.
+    pub fn devices(&self, shop: &ShopId) -> Result<Vec<(DeviceId, DeviceRow)>, Failure> {
+        let mut devices = Vec::new();
+        for row in self.devices.range((shop.as_str(), "")..)? {
+            let (key, row) = row?;
+            let (of, name) = key.value();
+            if of != shop.as_str() {
+                break;
+            }
+            let device = name.parse().map_err(|_| Failure::Row { table: "devices" })?;
+            devices.push((device, decode("devices", row.value())?));
+        }
+        Ok(devices)
+    }
+
+    /// Whether any device of the shop is registered.
+    pub fn has_devices(&self, shop: &ShopId) -> Result<bool, Failure> {
+        has_devices(&self.devices, shop)
     }
 
     pub fn put_device(&mut self, shop: &ShopId, device: &DeviceId, row: &DeviceRow) -> Result<(), Failure> {
@@ -324,6 +359,15 @@ impl<'t> Tables<'t> {
     }
 }
 
+/// Whether the table holds any device of the shop.
+///
+/// # Errors
+/// [`Failure::File`]
+pub fn has_devices(devices: &impl ReadableTable<DeviceKey, &'static [u8]>, shop: &ShopId) -> Result<bool, Failure> {
+    let first = devices.range((shop.as_str(), "")..)?.next().transpose()?;
+    Ok(first.is_some_and(|(key, _row)| key.value().0 == shop.as_str()))
+}
+
 /// The id after `head`. A clock that was put back does not put ids back.
 fn next_id(head: MessageId, now_ms: u64) -> MessageId {
     if now_ms > head.ms {
@@ -360,6 +404,10 @@ mod tests {
         row.come(&holder, &"c.1".parse().unwrap(), &holder, 9);
         let read: DeviceRow = decode("devices", &encode("devices", &row).unwrap()).unwrap();
         assert_eq!((read.first_seen, read.registered_at, &read.groups), (7, row.registered_at, &Vec::new()));
+        let membership = Membership { groups: vec!["g".parse().unwrap()], user: Some("u".parse().unwrap()) };
+        row.set_membership(membership.clone());
+        let read: DeviceRow = decode("devices", &encode("devices", &row).unwrap()).unwrap();
+        assert_eq!(read.membership(), membership);
         assert_eq!(read.presence(&holder).map(|presence| presence.since), Some(9));
         assert!(read.presence(&later).is_none(), "another process wrote it");
         assert!(decode::<DeviceRow>("devices", b"\xc1").is_err());

@@ -1,6 +1,9 @@
 //! Records there and back.
 
+use serde_json::value::RawValue;
+
 use super::*;
+use crate::message::{Audience, Content, Origin, Role, Value};
 
 fn message() -> Message {
     Message {
@@ -52,6 +55,34 @@ fn a_status_change_and_a_receipt_survive_the_record() {
 }
 
 #[test]
+fn every_change_of_membership_survives_the_record() {
+    let name = || "店 1".parse().unwrap();
+    for step in [
+        MembershipStep::Join(name()),
+        MembershipStep::Leave(name()),
+        MembershipStep::Bind(name()),
+        MembershipStep::Unbind(Some(name())),
+        MembershipStep::Unbind(None),
+    ] {
+        for device in [None, Some("t1".parse().unwrap())] {
+            let change = MembershipChange { device, step: step.clone() };
+            let Entry::Membership(read) = decode_entry(&encode_membership(&change).unwrap()).unwrap() else { panic!() };
+            assert_eq!(read, change);
+        }
+    }
+}
+
+#[test]
+fn a_broadcast_survives_the_record() {
+    let signal = Signal { at_ms: 7, content: message().content };
+    for except in [Vec::new(), vec!["n.1".parse().unwrap(), "n.2".parse().unwrap()]] {
+        let sent = Broadcast { signal: signal.clone(), except: except.into() };
+        let read = decode_broadcast(&encode_broadcast(&sent).unwrap()).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{sent:?}"));
+    }
+}
+
+#[test]
 fn a_small_message_has_a_small_record() {
     let bytes = encode_message(&message()).unwrap();
     assert!(bytes.len() < 100, "{} bytes", bytes.len());
@@ -61,4 +92,10 @@ fn a_small_message_has_a_small_record() {
 fn a_record_of_another_kind_is_an_error_and_no_panic() {
     assert!(decode_entry(b"").is_err());
     assert!(decode_entry(b"\x81\xa1z\x80").is_err());
+    // A step that a later version may know, a name that is none, and a connection that is none.
+    assert!(decode_entry(b"\x81\xa1g\x81\xa1s\x81\xa1z\xa1n").is_err());
+    assert!(decode_entry(b"\x81\xa1g\x81\xa1s\x81\xa1j\xa1{").is_err());
+    for bad in [&b""[..], b"\x80", b"\x82\xa1s\x80\xa1x\x90", b"\x81\xa1x\x91\xa1 "] {
+        assert!(decode_broadcast(bad).is_err(), "{bad:?}");
+    }
 }

@@ -1,39 +1,43 @@
 //! The store's operations, one by one; see [`super`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use fred::clients::Client;
-use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, PubsubInterface, SetsInterface, StreamsInterface};
+use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, SetsInterface, StreamsInterface};
 use fred::types::{ClusterHash, CustomCommand, Value};
 
+use crate::attrs::{Attrs, AttrsChange};
 use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId, unix_ms};
-use crate::message::{Audience, Signal};
+use crate::message::{Audience, Broadcast, MembershipChange, Origin, Signal};
 use crate::metrics::{self, StoreOp};
-use crate::store::record::{self, RecordError};
-use crate::store::redis::reply::{self, Reply, store_error};
-use crate::store::redis::scripts::{self, MARKS_MAX, PublishCall, RawEntry, TRIM_ENTRIES_MAX, ensure_up};
-use crate::store::redis::{RedisStore, hashes, payload};
+use crate::store::record;
+use crate::store::redis::reply::{self, PIPELINE_MAX, Reply, queued, store_error, unreadable, unwritable};
+use crate::store::redis::scripts::{
+    self, MARKS_MAX, MembershipCall, PublishCall, RawEntry, TRIM_ENTRIES_MAX, ensure_up,
+};
+use crate::store::redis::{RedisStore, hashes};
 use crate::store::{
-    Beat, Connect, Connected, Device, Mark, Marked, NodeReport, Online, Page, PageLimit, Publish, Published, Receipt,
-    SetStatus, Signalled, StatusSet, Store, StoreError, Stored, timed,
+    AttrsChanged, Beat, Connect, Connected, Device, Event, Evicted, Forget, Mark, Marked, MembershipChanged,
+    NodeReport, Online, Page, PageLimit, Publish, Published, Receipt, SetStatus, Signalled, StatusSet, Store,
+    StoreError, Stored, timed,
 };
 
-/// Commands of one pipeline.
-const PIPELINE_MAX: usize = 256;
 /// Shops of one step of a scan.
 const SCAN_COUNT: u32 = 1000;
 
 #[async_trait]
 impl Store for RedisStore {
     async fn publish(&self, shop: &ShopId, publish: &Publish) -> Result<Published, StoreError> {
-        let audience = match &publish.message.content.to {
-            Audience::Mains => scripts::Audience::AMain,
-            Audience::Devices(devices) => scripts::Audience::OneOf(devices.as_slice()),
-            _ => scripts::Audience::Any,
+        let content = &publish.message.content;
+        let audience = match (&content.to, &content.from) {
+            (Audience::Mains, _) => scripts::Audience::AMain,
+            (Audience::Devices(devices), _) => scripts::Audience::OneOf(devices.as_slice()),
+            // A device is registered itself; a back end may have misspelled the shop.
+            (_, Origin::Api { .. }) => scripts::Audience::ADevice,
+            (_, Origin::Device { .. }) => scripts::Audience::Any,
         };
         let keys = self.keys.shop(shop);
         let call = PublishCall {
@@ -67,7 +71,10 @@ impl Store for RedisStore {
     async fn connect(&self, shop: &ShopId, connect: &Connect) -> Result<Connected, StoreError> {
         // Whoever waits has given up by then, and the device may have logged in elsewhere.
         let not_after_ms = self.now_ms() + 2 * self.settings.deadline.as_millis() as u64;
-        timed(StoreOp::Connect, self.scripts.connect(&self.keys.shop(shop), connect, not_after_ms)).await
+        let keys = self.keys.shop(shop);
+        let connecting = timed(StoreOp::Connect, self.scripts.connect(&keys, connect, not_after_ms));
+        let (connected, ()) = tokio::join!(connecting, self.note_conn(shop, &connect.device, &connect.conn));
+        connected
     }
 
     async fn disconnect(
@@ -79,7 +86,9 @@ impl Store for RedisStore {
     ) -> Result<bool, StoreError> {
         let keys = self.keys.shop(shop);
         let settled = settled.unwrap_or_default();
-        timed(StoreOp::Disconnect, self.scripts.disconnect(&keys, device, conn, settled)).await
+        let disconnecting = timed(StoreOp::Disconnect, self.scripts.disconnect(&keys, device, conn, settled));
+        let (disconnected, ()) = tokio::join!(disconnecting, self.drop_conn(conn));
+        disconnected
     }
 
     async fn set_status(&self, shop: &ShopId, change: &SetStatus) -> Result<StatusSet, StoreError> {
@@ -131,9 +140,64 @@ impl Store for RedisStore {
         timed(StoreOp::Other, client.xlen(self.keys.shop(shop).log())).await.map_err(|error| store_error("xlen", error))
     }
 
-    async fn forget(&self, shop: &ShopId, device: &DeviceId, seen_before_ms: u64) -> Result<bool, StoreError> {
+    async fn forget(&self, shop: &ShopId, device: &DeviceId, which: Forget) -> Result<bool, StoreError> {
+        timed(StoreOp::Forget, self.scripts.forget(&self.keys.shop(shop), device, which)).await
+    }
+
+    async fn device(&self, shop: &ShopId, device: &DeviceId) -> Result<Option<Device>, StoreError> {
+        timed(StoreOp::Devices, self.one_device(shop, device)).await
+    }
+
+    async fn change_membership(
+        &self,
+        shop: &ShopId,
+        change: &MembershipChange,
+    ) -> Result<MembershipChanged, StoreError> {
         let keys = self.keys.shop(shop);
-        timed(StoreOp::Forget, self.scripts.forget(&keys, device.as_str(), seen_before_ms)).await
+        let call = MembershipCall {
+            keys: &keys,
+            change,
+            groups_max: self.settings.device_groups_max,
+            record: record::encode_membership(change).map_err(|error| unwritable("membership", error))?,
+            publisher: &self.node,
+        };
+        timed(StoreOp::Membership, self.scripts.change_membership(call)).await
+    }
+
+    async fn attrs(&self, shop: &ShopId, device: &DeviceId) -> Result<Option<Attrs>, StoreError> {
+        timed(StoreOp::Attrs, self.read_attrs(shop, device)).await
+    }
+
+    async fn change_attrs(
+        &self,
+        shop: &ShopId,
+        device: &DeviceId,
+        change: &AttrsChange,
+    ) -> Result<AttrsChanged, StoreError> {
+        timed(StoreOp::Attrs, self.merge_attrs(shop, device, change)).await
+    }
+
+    async fn evict(
+        &self,
+        shop: &ShopId,
+        device: &DeviceId,
+        conn: Option<&ConnId>,
+        last: Option<&Signal>,
+    ) -> Result<Evicted, StoreError> {
+        let last = last.map(record::encode_signal).transpose().map_err(|error| unwritable("evict", error))?;
+        timed(StoreOp::Evict, self.scripts.evict(&self.keys.shop(shop), device, conn, last)).await
+    }
+
+    async fn locate(&self, conn: &ConnId) -> Result<Option<(ShopId, Online)>, StoreError> {
+        timed(StoreOp::Locate, self.find_conn(conn)).await
+    }
+
+    async fn broadcast(&self, broadcast: &Broadcast) -> Result<(), StoreError> {
+        timed(StoreOp::Broadcast, self.send_broadcast(broadcast)).await
+    }
+
+    async fn add_events(&self, events: &[Event]) -> Result<(), StoreError> {
+        timed(StoreOp::Events, self.add_all_events(events)).await
     }
 
     async fn shops(&self) -> Result<Vec<ShopId>, StoreError> {
@@ -146,7 +210,9 @@ impl Store for RedisStore {
 
     async fn beat(&self, node: &NodeId, report: &NodeReport) -> Result<Vec<Beat>, StoreError> {
         let asked_ms = unix_ms();
-        let beats = timed(StoreOp::Beat, self.scripts.beat(self.keys.nodes(), node, report)).await?;
+        let beating = timed(StoreOp::Beat, self.scripts.beat(self.keys.nodes(), node, report));
+        let (beats, ()) = tokio::join!(beating, self.keep_conns(node));
+        let beats = beats?;
         if let Some(own) = beats.iter().find(|beat| beat.node == *node) {
             // It was stamped somewhere between the question and the answer.
             let stamped_ms = asked_ms.midpoint(unix_ms());
@@ -157,9 +223,9 @@ impl Store for RedisStore {
 
     async fn leave(&self, node: &NodeId) -> Result<(), StoreError> {
         let client = self.commands()?;
-        let removed: i64 = timed(StoreOp::Other, client.hdel(self.keys.nodes(), node.as_str()))
-            .await
-            .map_err(|error| store_error("hdel", error))?;
+        let leaving = timed(StoreOp::Other, client.hdel(self.keys.nodes(), node.as_str()));
+        let (removed, ()) = tokio::join!(leaving, self.drop_conns(node));
+        let removed: i64 = removed.map_err(|error| store_error("hdel", error))?;
         tracing::debug!(%node, removed, "the node left");
         Ok(())
     }
@@ -191,42 +257,13 @@ impl Store for RedisStore {
 }
 
 impl RedisStore {
-    fn commands(&self) -> Result<&Client, StoreError> {
+    /// The connection for commands.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where it is down.
+    pub(super) fn commands(&self) -> Result<&Client, StoreError> {
         ensure_up(&self.connections.commands)?;
         Ok(&self.connections.commands)
-    }
-
-    async fn send_signal(&self, shop: &ShopId, signal: &Signal) -> Result<Signalled, StoreError> {
-        let record = record::encode_signal(signal).map_err(|error| unwritable("signal", error))?;
-        let client = self.commands()?;
-        let keys = self.keys.shop(shop);
-        if let Audience::Devices(devices) = &signal.content.to {
-            let names: Vec<&str> = devices.as_slice().iter().map(DeviceId::as_str).collect();
-            let found: Value =
-                client.hmget(keys.devices(), names).await.map_err(|error| store_error("hmget", error))?;
-            // fred makes a list of one its item.
-            if found.into_array().iter().all(Value::is_null) {
-                return Ok(Signalled::NoSuchDevice);
-            }
-        }
-        let payload = Bytes::from(payload::signal(self.node.as_str(), &record));
-        let _listeners: i64 =
-            client.spublish(keys.channel(), payload).await.map_err(|error| store_error("spublish", error))?;
-        Ok(Signalled::Sent)
-    }
-
-    async fn send_all_receipts(&self, shop: &ShopId, receipts: &[Receipt]) -> Result<(), StoreError> {
-        let channel = self.keys.channel(shop);
-        for chunk in receipts.chunks(PIPELINE_MAX) {
-            let pipeline = self.commands()?.pipeline();
-            for receipt in chunk {
-                let record = record::encode_receipt(receipt).map_err(|error| unwritable("receipts", error))?;
-                let payload = Bytes::from(payload::receipt(&record));
-                let _queued: Value = queued(pipeline.spublish(channel.as_str(), payload).await)?;
-            }
-            let _listeners: Value = pipeline.all().await.map_err(|error| store_error("spublish", error))?;
-        }
-        Ok(())
     }
 
     async fn all_heads(&self, shops: &[ShopId]) -> Result<Vec<MessageId>, StoreError> {
@@ -243,43 +280,6 @@ impl RedisStore {
             }
         }
         Ok(heads)
-    }
-
-    async fn all_devices(&self, shop: &ShopId) -> Result<Vec<Device>, StoreError> {
-        let keys = self.keys.shop(shop);
-        // Cursors after records: who is registered in between is left out, not shown without its cursor.
-        let records = self.hash("devices", keys.devices()).await?;
-        let cursors = self.hash("devices", keys.cursors()).await?;
-        let mut devices = Vec::with_capacity(records.len());
-        for (name, record) in &records {
-            let cursor = cursors.get(name).and_then(|cursor| std::str::from_utf8(cursor).ok());
-            match name.parse().ok().and_then(|device| hashes::device(device, record, cursor)) {
-                Some(device) => devices.push(device),
-                None => unreadable(shop, "devices", name),
-            }
-        }
-        devices.sort_by(|a, b| a.device.cmp(&b.device));
-        Ok(devices)
-    }
-
-    async fn all_online(&self, shop: &ShopId) -> Result<Vec<Online>, StoreError> {
-        let presences = self.hash("online", self.keys.shop(shop).online()).await?;
-        let mut online = Vec::with_capacity(presences.len());
-        for (name, presence) in &presences {
-            let presence = std::str::from_utf8(presence).unwrap_or_default();
-            match name.parse().ok().and_then(|device| hashes::online(device, presence)) {
-                Some(present) => online.push(present),
-                None => unreadable(shop, "online", name),
-            }
-        }
-        online.sort_by(|a, b| a.device.cmp(&b.device));
-        Ok(online)
-    }
-
-    async fn hash(&self, call: &'static str, key: String) -> Result<HashMap<String, Bytes>, StoreError> {
-        let client = &self.connections.reads;
-        ensure_up(client)?;
-        client.hgetall(key).await.map_err(|error| store_error(call, error))
     }
 
     async fn all_shops(&self) -> Result<Vec<ShopId>, StoreError> {
@@ -336,17 +336,4 @@ fn stored(shop: &ShopId, raw: RawEntry) -> Option<Stored> {
         None => Vec::new(),
     };
     Some(Stored { id: raw.id, entry, dealt, unseen_by })
-}
-
-fn unreadable(shop: &ShopId, hash: &'static str, field: impl std::fmt::Display) {
-    metrics::record_unreadable();
-    tracing::warn!(%shop, hash, %field, "a stored field cannot be read and is left out");
-}
-
-fn unwritable(call: &'static str, error: RecordError) -> StoreError {
-    StoreError::Nonsense { call, seen: error.to_string() }
-}
-
-fn queued<T>(queued: Result<T, fred::error::Error>) -> Result<T, StoreError> {
-    queued.map_err(|error| store_error("pipeline", error))
 }

@@ -52,12 +52,21 @@ impl Ear {
     }
 }
 
+/// The channels that are no shop's.
+#[derive(Debug, Clone)]
+pub struct OwnChannels {
+    /// On which this node hears itself.
+    pub probe: String,
+    /// What is for every shop; not sharded.
+    pub all: String,
+}
+
 /// Hands on events until fred's channel is closed.
 pub struct Pump {
     pub messages: broadcast::Receiver<Message>,
     pub events: mpsc::Sender<FeedEvent>,
     pub keys: Keys,
-    pub probe_channel: String,
+    pub channels: OwnChannels,
     pub ear: Arc<Ear>,
 }
 
@@ -65,7 +74,7 @@ impl Pump {
     pub async fn run(mut self) {
         loop {
             match self.messages.recv().await {
-                Ok(message) if *message.channel == *self.probe_channel => self.hear(&message),
+                Ok(message) if *message.channel == *self.channels.probe => self.hear(&message),
                 Ok(message) => {
                     if let Some(event) = self.event(&message) {
                         self.hand_on(event).await;
@@ -87,6 +96,9 @@ impl Pump {
     }
 
     fn event(&self, message: &Message) -> Option<FeedEvent> {
+        if *message.channel == *self.channels.all {
+            return self.broadcast(message);
+        }
         let Some(shop) = self.keys.shop_of(&message.channel) else {
             metrics::record_unreadable();
             tracing::warn!(channel = %message.channel, "an event came on a channel that is no shop's");
@@ -102,6 +114,16 @@ impl Pump {
                 None
             }
         }
+    }
+
+    fn broadcast(&self, message: &Message) -> Option<FeedEvent> {
+        let broadcast = payload::parse_for_all(reply::bytes(&message.value).unwrap_or_default());
+        broadcast
+            .inspect_err(|error| {
+                metrics::record_unreadable();
+                tracing::warn!(%error, "a broadcast cannot be read and is left out");
+            })
+            .ok()
     }
 
     async fn hand_on(&self, event: FeedEvent) {

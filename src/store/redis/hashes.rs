@@ -1,16 +1,16 @@
-//! What the fields of a shop's hashes hold, and how it is read and written.
+//! What the fields of hashes hold, and how it is read and written.
 //!
-//! Owns the forms that scripts and Rust share: the registry's record, a presence, a status. Names
-//! hold no control characters, so newlines join them. Never talks to Redis. Called by
+//! Owns the forms that scripts and Rust share: the registry's record, a presence, a status, a beat.
+//! Names hold no control characters, so newlines join them. Never talks to Redis. Called by
 //! [`super::scripts`] and [`super`].
 
 use serde::Deserialize;
 
-use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId};
-use crate::message::{Origin, Role};
-use crate::store::{Dealt, Device, Online};
+use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId};
+use crate::message::{Membership, Origin, Role};
+use crate::store::{Dealt, Device, NodeReport, Online};
 
-/// The record of `devices`, as `connect.lua` writes it. Keys that this version does not know are
+/// The record of `devices`, as `connect.lua` and `membership.lua` write it. Keys that this version does not know are
 /// kept by the scripts and ignored here.
 #[derive(Deserialize)]
 struct DeviceRecord {
@@ -32,8 +32,7 @@ pub fn device(device: DeviceId, record: &[u8], cursor: Option<&str>) -> Option<D
     Some(Device {
         device,
         role: record.role,
-        groups: record.groups,
-        user: record.user,
+        membership: Membership { groups: record.groups, user: record.user },
         meta: record.meta,
         first_seen_ms: record.first_seen,
         last_seen_ms: record.last_seen,
@@ -83,6 +82,49 @@ pub fn unseen_by(text: &str) -> Option<Vec<DeviceId>> {
     text.split('\n').map(|device| device.parse().ok()).collect()
 }
 
+/// Whose connection it is, as a node's `conns` holds it.
+pub fn whose_text(shop: &ShopId, device: &DeviceId) -> String {
+    format!("{shop}\n{device}")
+}
+
+/// Reads what [`whose_text`] wrote.
+pub fn whose(text: &str) -> Option<(ShopId, DeviceId)> {
+    let (shop, device) = text.split_once('\n')?;
+    Some((shop.parse().ok()?, device.parse().ok()?))
+}
+
+/// A node's report, as `beat.lua` takes it.
+pub fn report_text(report: &NodeReport) -> String {
+    let NodeReport { connections, mains, subs, rooms, version } = report;
+    format!("{connections} {mains} {subs} {rooms} {version}")
+}
+
+/// When a node beat, and its report, from its field in `nodes`. Earlier versions told less, and of what
+/// this one cannot read only the time counts: a node that cannot be read lives all the same.
+pub fn beat(text: &str) -> Option<(u64, NodeReport)> {
+    let (at_ms, report) = text.split_once(' ')?;
+    Some((at_ms.parse().ok()?, read_report(report).unwrap_or_default()))
+}
+
+fn read_report(text: &str) -> Option<NodeReport> {
+    let parts: Vec<&str> = text.splitn(5, ' ').collect();
+    let mut report = NodeReport::default();
+    match parts.as_slice() {
+        [connections, mains, subs, rooms, version] => {
+            (report.connections, report.rooms) = (connections.parse().ok()?, rooms.parse().ok()?);
+            (report.mains, report.subs) = (mains.parse().ok()?, subs.parse().ok()?);
+            report.version = (*version).into();
+        }
+        // Of an earlier version, which did not tell roles apart.
+        [connections, rooms, version] => {
+            (report.connections, report.rooms) = (connections.parse().ok()?, rooms.parse().ok()?);
+            report.version = (*version).into();
+        }
+        _ => return None,
+    }
+    Some(report)
+}
+
 fn role(text: &str) -> Option<Role> {
     [Role::Main, Role::Sub].into_iter().find(|role| role.as_str() == text)
 }
@@ -112,5 +154,30 @@ mod tests {
         let read = online("d".parse().unwrap(), "n.1\nn\n17\nsub").unwrap();
         assert_eq!((read.conn.as_str(), read.node.as_str(), read.since_ms, read.role), ("n.1", "n", 17, Role::Sub));
         assert_eq!(online("d".parse().unwrap(), "n.1\nn\nx\nsub"), None);
+    }
+
+    #[test]
+    fn whose_a_connection_is_survives_its_text() {
+        let (shop, device) = ("店 1".parse().unwrap(), "a b".parse().unwrap());
+        assert_eq!(whose(&whose_text(&shop, &device)), Some((shop, device)));
+        for bad in ["", "s", "s\n", "\nd", "s\nd\n"] {
+            assert_eq!(whose(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_beat_is_read_whichever_version_sent_it() {
+        let sent = NodeReport { connections: 9, mains: 2, subs: 5, rooms: 3, version: "0.2.0".into() };
+        assert_eq!(beat(&format!("17 {}", report_text(&sent))), Some((17, sent)));
+        let unknown = NodeReport::default();
+        assert_eq!(beat(&format!("17 {}", report_text(&unknown))), Some((17, unknown.clone())));
+        let earlier = NodeReport { connections: 9, rooms: 3, version: "0.1.0".into(), ..NodeReport::default() };
+        assert_eq!(beat("17 9 3 0.1.0"), Some((17, earlier)));
+        for odd in ["17 ", "17 x", "17 1 2", "17 1 x 3 4 v", "17 1 2 3 4"] {
+            assert_eq!(beat(odd), Some((17, unknown.clone())), "{odd:?}");
+        }
+        for bad in ["", "17", "x 1 2 3"] {
+            assert_eq!(beat(bad), None, "{bad:?}");
+        }
     }
 }

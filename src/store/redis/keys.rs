@@ -42,6 +42,21 @@ impl Keys {
         format!("{}nodes", self.prefix)
     }
 
+    /// Hash: connection of the node → its shop and device.
+    pub fn conns(&self, node: &NodeId) -> String {
+        format!("{}conns:{node}", self.prefix)
+    }
+
+    /// The channel of what is for every shop. Not sharded, and no shop's: it has no tag.
+    pub fn all(&self) -> String {
+        format!("{}all", self.prefix)
+    }
+
+    /// Stream: events for back-end workers.
+    pub fn events(&self) -> String {
+        format!("{}events", self.prefix)
+    }
+
     /// Set: every shop ever seen.
     pub fn shops(&self) -> String {
         format!("{}shops", self.prefix)
@@ -143,6 +158,9 @@ mod tests {
             (shop.once(&once), "sr:{s 1}:once:k{1}"),
             (keys.probe(&"n-1".parse().unwrap()), "sr:{probe-n-1}:probe"),
             (keys.nodes(), "sr:nodes"),
+            (keys.conns(&"n-1".parse().unwrap()), "sr:conns:n-1"),
+            (keys.all(), "sr:all"),
+            (keys.events(), "sr:events"),
             (keys.shops(), "sr:shops"),
             (keys.claim("trim"), "sr:claim:trim"),
         ];
@@ -152,11 +170,12 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_leads_back_to_its_shop_and_a_probe_to_none() {
+    fn a_channel_leads_back_to_its_shop_and_one_that_is_no_shops_to_none() {
         let keys = Keys::new("other:");
         let shop: ShopId = "probe-n".parse().unwrap();
         assert_eq!(keys.shop_of(&keys.channel(&shop)), Some(shop));
         assert_eq!(keys.shop_of(&keys.probe(&"n".parse().unwrap())), None);
+        assert_eq!(keys.shop_of(&keys.all()), None);
         assert_eq!(keys.shop_of("sr:{a}"), None);
     }
 }

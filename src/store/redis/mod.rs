@@ -6,13 +6,17 @@
 //! [`Store`](crate::store::Store); built by `node`.
 
 mod client;
+mod conns;
 mod engine;
+mod events;
 mod feed;
 mod hashes;
 mod keys;
 mod payload;
+mod registry;
 mod reply;
 mod scripts;
+mod signals;
 mod subscriptions;
 mod switchboard;
 
@@ -25,6 +29,7 @@ pub use client::StartError;
 
 use crate::ids::NodeId;
 use crate::store::redis::client::Connections;
+use crate::store::redis::feed::OwnChannels;
 use crate::store::redis::keys::Keys;
 use crate::store::redis::scripts::Scripts;
 use crate::store::redis::subscriptions::{Parts, Subscriptions};
@@ -61,7 +66,7 @@ impl RedisStore {
             subscriber: connections.subscriber.clone(),
             commands: connections.commands.clone(),
             keys: keys.clone(),
-            probe_channel: keys.probe(&node),
+            channels: OwnChannels { probe: keys.probe(&node), all: keys.all() },
             deadline: settings.deadline,
         };
         let (subscriptions, feed) = match Subscriptions::start(parts).await {

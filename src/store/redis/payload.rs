@@ -1,14 +1,16 @@
-//! What travels on a shop's channel: the layout of the feed's events.
+//! What travels on the channels: the layout of the feed's events.
 //!
 //! One leading byte says what it is, then come ids, which hold no blank and no newline, and the
 //! bytes of a record go to the end, so that a script builds it by joining and nothing is escaped:
 //!
 //! | event | layout |
 //! | --- | --- |
-//! | entry, by `publish.lua` and `set_status.lua` | `E<prev> <id> <publisher>\n<record>` |
+//! | entry, by `publish.lua`, `set_status.lua` and `membership.lua` | `E<prev> <id> <publisher>\n<record>` |
 //! | takeover, by `connect.lua` | `C<conn>\n<device>` |
+//! | eviction, by `evict.lua` and `forget.lua` | `K<conn>\n<record of the last signal, or nothing>` |
 //! | signal | `S<publisher>\n<record>` |
 //! | receipt | `R<record>` |
+//! | broadcast, on the channel of all shops | `B<record>` |
 //!
 //! Never talks to Redis. Called by [`super::feed`] and [`super`].
 
@@ -35,6 +37,20 @@ pub fn signal(publisher: &str, record: &[u8]) -> Vec<u8> {
 /// A receipt, given its record.
 pub fn receipt(record: &[u8]) -> Vec<u8> {
     [b"R", record].concat()
+}
+
+/// A broadcast, given its record.
+pub fn broadcast(record: &[u8]) -> Vec<u8> {
+    [b"B", record].concat()
+}
+
+/// The event of a payload on the channel of all shops.
+///
+/// # Errors
+/// [`PayloadError`], as [`parse`].
+pub fn parse_for_all(payload: &[u8]) -> Result<FeedEvent, PayloadError> {
+    let record = payload.strip_prefix(b"B").ok_or(PayloadError::Layout)?;
+    Ok(FeedEvent::Broadcast(record::decode_broadcast(record)?))
 }
 
 /// The event of a payload on a shop's channel.
@@ -65,6 +81,11 @@ pub fn parse(shop: ShopId, payload: &[u8]) -> Result<FeedEvent, PayloadError> {
             let device = std::str::from_utf8(device).map_err(|_| PayloadError::Layout)?;
             Ok(FeedEvent::Replaced { shop, device: device.parse()?, conn: conn.parse()? })
         }
+        b'K' => {
+            let (conn, last) = split_line(rest)?;
+            let last = if last.is_empty() { None } else { Some(record::decode_signal(last)?) };
+            Ok(FeedEvent::Evicted { shop, conn: conn.parse()?, last })
+        }
         _ => Err(PayloadError::Layout),
     }
 }
@@ -81,7 +102,7 @@ fn split_line(bytes: &[u8]) -> Result<(&str, &[u8]), PayloadError> {
 mod tests {
     use super::*;
     use crate::ids::MessageId;
-    use crate::message::{Origin, StatusChange};
+    use crate::message::{Audience, Broadcast, Content, Origin, Signal, StatusChange, Value};
     use crate::store::Receipt;
 
     fn shop() -> ShopId {
@@ -122,6 +143,41 @@ mod tests {
         assert_eq!(receipt, sent);
     }
 
+    fn note() -> Signal {
+        let content = Content {
+            from: Origin::Api { name: "x".parse().unwrap() },
+            to: Audience::All,
+            except: Vec::new().into(),
+            kind: "close".parse().unwrap(),
+            table: None,
+            data: Some(Value::MsgPack(b"\n\n".as_slice().into())),
+            user_info: None,
+        };
+        Signal { at_ms: 7, content }
+    }
+
+    #[test]
+    fn an_eviction_is_read_with_and_without_a_last_signal() {
+        let FeedEvent::Evicted { conn, last, .. } = parse(shop(), b"Knode.1\n").unwrap() else { panic!() };
+        assert_eq!((conn.as_str(), last.is_none()), ("node.1", true));
+        let record = record::encode_signal(&note()).unwrap();
+        let payload = [b"Knode.1\n", &record[..]].concat();
+        let FeedEvent::Evicted { conn, last, .. } = parse(shop(), &payload).unwrap() else { panic!() };
+        assert_eq!((conn.as_str(), format!("{:?}", last.unwrap())), ("node.1", format!("{:?}", note())));
+    }
+
+    #[test]
+    fn a_broadcast_is_read_on_its_own_channel_only() {
+        let sent = Broadcast { signal: note(), except: vec!["node.1".parse().unwrap()].into() };
+        let payload = broadcast(&record::encode_broadcast(&sent).unwrap());
+        let FeedEvent::Broadcast(read) = parse_for_all(&payload).unwrap() else { panic!() };
+        assert_eq!(format!("{read:?}"), format!("{sent:?}"));
+        assert!(parse(shop(), &payload).is_err());
+        for bad in [&b""[..], b"B", b"B\xc1", b"Knode.1\n", b"Z\x80"] {
+            assert!(parse_for_all(bad).is_err(), "{bad:?}");
+        }
+    }
+
     #[test]
     fn what_is_no_event_is_an_error_and_no_panic() {
         for bad in [
@@ -133,6 +189,10 @@ mod tests {
             b"Snode",
             b"Snode\n\xc1",
             b"Cn",
+            b"K",
+            b"Kn.1",
+            b"Kn 1\n",
+            b"Kn.1\n\xc1",
             b"Zx",
             b"R",
         ] {

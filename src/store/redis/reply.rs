@@ -10,8 +10,13 @@ use std::vec;
 use fred::error::{Error, ErrorKind};
 use fred::types::Value;
 
-use crate::ids::MessageId;
+use crate::ids::{MessageId, ShopId};
+use crate::metrics;
 use crate::store::StoreError;
+use crate::store::record::RecordError;
+
+/// Commands of one pipeline, so that one call does not hold up everyone else.
+pub const PIPELINE_MAX: usize = 256;
 
 /// Server errors that mean "not now": nothing happened, or nothing is known, and later it may work.
 const NOT_NOW: [&str; 10] = [
@@ -60,6 +65,25 @@ pub fn is_unknown_script(error: &Error) -> bool {
 fn error_code(error: &Error) -> Option<&str> {
     let word = error.details().split(' ').next()?;
     (word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase())).then_some(word)
+}
+
+/// The error for a record that cannot be written.
+pub fn unwritable(call: &'static str, error: RecordError) -> StoreError {
+    StoreError::Nonsense { call, seen: error.to_string() }
+}
+
+/// What comes of adding a command to a pipeline.
+///
+/// # Errors
+/// [`StoreError`]; it was not added.
+pub fn queued<T>(queued: Result<T, Error>) -> Result<T, StoreError> {
+    queued.map_err(|error| store_error("pipeline", error))
+}
+
+/// Notes that a field holds what this version cannot read.
+pub fn unreadable(shop: &ShopId, hash: &'static str, field: impl std::fmt::Display) {
+    metrics::record_unreadable();
+    tracing::warn!(%shop, hash, %field, "a stored field cannot be read and is left out");
 }
 
 /// The items of a reply, one after the other.

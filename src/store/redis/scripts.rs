@@ -11,11 +11,13 @@ use fred::types::Value;
 use sha1::{Digest, Sha1};
 
 use crate::ids::{ConnId, DeviceId, MessageId, NodeId};
+use crate::message::{Membership, MembershipChange, MembershipStep};
 use crate::store::redis::hashes;
 use crate::store::redis::keys::ShopKeys;
 use crate::store::redis::reply::{self, Reply, store_error, unavailable};
 use crate::store::{
-    Beat, Connect, Connected, Mark, Marked, NodeReport, PageLimit, Published, SetStatus, StatusSet, StoreError,
+    Beat, Connect, Connected, Evicted, Forget, Mark, Marked, MembershipChanged, NodeReport, PageLimit, Published,
+    SetStatus, StatusSet, StoreError,
 };
 
 /// Marks of one call of the script.
@@ -64,6 +66,7 @@ pub fn ensure_up(client: &Client) -> Result<(), StoreError> {
 pub enum Audience<'a> {
     Any,
     AMain,
+    ADevice,
     OneOf(&'a [DeviceId]),
 }
 
@@ -76,6 +79,33 @@ pub struct PublishCall<'a> {
     pub publisher: &'a NodeId,
     pub log_entries_max: u64,
     pub audience: Audience<'a>,
+}
+
+/// The arguments of [`Scripts::change_membership`].
+pub struct MembershipCall<'a> {
+    pub keys: &'a ShopKeys,
+    pub change: &'a MembershipChange,
+    pub groups_max: usize,
+    pub record: Vec<u8>,
+    pub publisher: &'a NodeId,
+}
+
+/// The arguments of [`Scripts::set_attrs`].
+pub struct AttrsCall<'a> {
+    pub keys: &'a ShopKeys,
+    pub device: &'a DeviceId,
+    /// The text that is there.
+    pub expected: Option<&'a str>,
+    /// The text to be there.
+    pub attrs: Option<&'a str>,
+}
+
+/// What came of [`Scripts::set_attrs`].
+pub enum AttrsSet {
+    Set,
+    /// Something else is there by now.
+    Changed,
+    NoSuchDevice,
 }
 
 /// What [`Scripts::read`] found.
@@ -104,6 +134,9 @@ pub struct Scripts {
     read: Script,
     trim: Script,
     forget: Script,
+    membership: Script,
+    set_attrs: Script,
+    evict: Script,
     beat: Script,
     claim: Script,
 }
@@ -121,6 +154,9 @@ impl Scripts {
             read: Script::new("read", include_str!("../../../lua/read.lua")),
             trim: Script::new("trim", include_str!("../../../lua/trim.lua")),
             forget: Script::new("forget", include_str!("../../../lua/forget.lua")),
+            membership: Script::new("membership", include_str!("../../../lua/membership.lua")),
+            set_attrs: Script::new("set_attrs", include_str!("../../../lua/set_attrs.lua")),
+            evict: Script::new("evict", include_str!("../../../lua/evict.lua")),
             beat: Script::new("beat", include_str!("../../../lua/beat.lua")),
             claim: Script::new("claim", include_str!("../../../lua/claim.lua")),
         }
@@ -138,6 +174,7 @@ impl Scripts {
         let (check, devices) = match call.audience {
             Audience::Any => ("-", &[][..]),
             Audience::AMain => ("m", &[][..]),
+            Audience::ADevice => ("r", &[][..]),
             Audience::OneOf(devices) => ("d", devices),
         };
         let mut args: Vec<Value> = Vec::with_capacity(5 + devices.len());
@@ -179,14 +216,17 @@ impl Scripts {
         not_after_ms: u64,
     ) -> Result<Connected, StoreError> {
         let keys = vec![shop.devices(), shop.mains(), shop.cursors(), shop.online(), shop.head(), shop.channel()];
-        let args = vec![
+        let mut args: Vec<Value> = vec![
             connect.device.as_str().into(),
             connect.role.as_str().into(),
             connect.conn.as_str().into(),
             connect.node.as_str().into(),
             connect.meta.as_deref().unwrap_or_default().into(),
             number(not_after_ms),
+            connect.user.as_ref().map_or("", |user| user.as_str()).into(),
+            if connect.groups.is_some() { "=" } else { "-" }.into(),
         ];
+        args.extend(connect.groups.iter().flatten().map(|group| Value::from(group.as_str())));
         let mut reply = self.connect.run(&self.commands, keys, args).await?;
         let (cursor, head) = (reply.parsed()?, reply.parsed()?);
         let (replaced, user) = (reply.parsed_or_nil()?, reply.parsed_or_nil()?);
@@ -194,7 +234,7 @@ impl Scripts {
         while !reply.is_empty() {
             groups.push(reply.parsed()?);
         }
-        Ok(Connected { cursor, head, replaced, groups, user })
+        Ok(Connected { cursor, head, replaced, membership: Membership { groups, user } })
     }
 
     /// `disconnect.lua`
@@ -275,22 +315,90 @@ impl Scripts {
     }
 
     /// `forget.lua`
-    pub async fn forget(&self, shop: &ShopKeys, device: &str, seen_before_ms: u64) -> Result<bool, StoreError> {
-        let keys = vec![shop.devices(), shop.mains(), shop.cursors(), shop.online(), shop.attrs()];
-        let reply = self.forget.run(&self.commands, keys, vec![device.into(), number(seen_before_ms)]).await?;
-        yes_or_no(reply)
+    pub async fn forget(&self, shop: &ShopKeys, device: &DeviceId, which: Forget) -> Result<bool, StoreError> {
+        let keys = vec![shop.devices(), shop.mains(), shop.cursors(), shop.online(), shop.attrs(), shop.channel()];
+        let seen_before = match which {
+            Forget::UnseenSince(seen_before_ms) => number(seen_before_ms),
+            Forget::ByOperator => "".into(),
+        };
+        yes_or_no(self.forget.run(&self.commands, keys, vec![device.as_str().into(), seen_before]).await?)
+    }
+
+    /// `membership.lua`, given the record of the entry that tells the sessions.
+    pub async fn change_membership(&self, call: MembershipCall<'_>) -> Result<MembershipChanged, StoreError> {
+        let shop = call.keys;
+        let keys = vec![shop.log(), shop.head(), shop.devices(), shop.channel()];
+        let (step, name) = match &call.change.step {
+            MembershipStep::Join(group) => ("join", Some(group)),
+            MembershipStep::Leave(group) => ("leave", Some(group)),
+            MembershipStep::Bind(user) => ("bind", Some(user)),
+            MembershipStep::Unbind(user) => ("unbind", user.as_ref()),
+        };
+        let args = vec![
+            step.into(),
+            name.map_or("", |name| name.as_str()).into(),
+            call.change.device.as_ref().map_or("", |device| device.as_str()).into(),
+            number(call.groups_max as u64),
+            Value::Bytes(call.record.into()),
+            call.publisher.as_str().into(),
+        ];
+        let mut reply = self.membership.run(&self.commands, keys, args).await?;
+        match reply.number()? {
+            0 => Ok(MembershipChanged::Changed(reply.parsed()?)),
+            1 => Ok(MembershipChanged::Unchanged),
+            2 => Ok(MembershipChanged::NoSuchDevice),
+            3 => Ok(MembershipChanged::TooManyGroups),
+            code => Err(reply.unknown(code)),
+        }
+    }
+
+    /// `set_attrs.lua`
+    pub async fn set_attrs(&self, call: AttrsCall<'_>) -> Result<AttrsSet, StoreError> {
+        let keys = vec![call.keys.devices(), call.keys.attrs()];
+        let args = vec![
+            call.device.as_str().into(),
+            call.expected.unwrap_or_default().into(),
+            call.attrs.unwrap_or_default().into(),
+        ];
+        let mut reply = self.set_attrs.run(&self.commands, keys, args).await?;
+        match reply.number()? {
+            0 => Ok(AttrsSet::Set),
+            1 => Ok(AttrsSet::Changed),
+            2 => Ok(AttrsSet::NoSuchDevice),
+            code => Err(reply.unknown(code)),
+        }
+    }
+
+    /// `evict.lua`, given the record of the last signal.
+    pub async fn evict(
+        &self,
+        shop: &ShopKeys,
+        device: &DeviceId,
+        conn: Option<&ConnId>,
+        last: Option<Vec<u8>>,
+    ) -> Result<Evicted, StoreError> {
+        let keys = vec![shop.devices(), shop.online(), shop.channel()];
+        let conn = conn.map_or("", |conn| conn.as_str());
+        let args = vec![device.as_str().into(), conn.into(), Value::Bytes(last.unwrap_or_default().into())];
+        let mut reply = self.evict.run(&self.commands, keys, args).await?;
+        match reply.number()? {
+            0 => Ok(Evicted::Closing(reply.parsed()?)),
+            1 => Ok(Evicted::Away),
+            code => Err(reply.unknown(code)),
+        }
     }
 
     /// `beat.lua`
     pub async fn beat(&self, nodes: String, node: &NodeId, report: &NodeReport) -> Result<Vec<Beat>, StoreError> {
-        let version = env!("CARGO_PKG_VERSION");
-        let args = vec![node.as_str().into(), number(report.sessions), number(report.rooms), version.into()];
+        let args = vec![node.as_str().into(), hashes::report_text(report).into()];
         let mut reply = self.beat.run(&self.commands, vec![nodes], args).await?;
         let now_ms: u64 = reply.parsed()?;
         let mut beats = Vec::new();
         while !reply.is_empty() {
-            let (node, at_ms) = (reply.parsed()?, reply.parsed()?);
-            beats.push(Beat { node, at_ms, age: Duration::from_millis(now_ms.saturating_sub(at_ms)) });
+            let (node, field) = (reply.parsed()?, reply.value()?);
+            let beat = reply::text(&field).and_then(hashes::beat);
+            let (at_ms, report) = beat.ok_or_else(|| reply.nonsense(&field))?;
+            beats.push(Beat { node, at_ms, age: Duration::from_millis(now_ms.saturating_sub(at_ms)), report });
         }
         Ok(beats)
     }

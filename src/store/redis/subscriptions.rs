@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::store::redis::feed::{Ear, Pump};
+use crate::store::redis::feed::{Ear, OwnChannels, Pump};
 use crate::store::redis::keys::Keys;
 use crate::store::redis::reply::unavailable;
 use crate::store::redis::switchboard::{Request, Switchboard, Want, Wires};
@@ -30,7 +30,7 @@ pub struct Parts {
     pub subscriber: SubscriberClient,
     pub commands: Client,
     pub keys: Keys,
-    pub probe_channel: String,
+    pub channels: OwnChannels,
     pub deadline: Duration,
 }
 
@@ -44,10 +44,10 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// Subscribes the probe and starts the tasks; the receiver is the feed.
+    /// Subscribes the channels that are no shop's and starts the tasks; the receiver is the feed.
     ///
     /// # Errors
-    /// Where the probe cannot be subscribed.
+    /// Where they cannot be subscribed.
     pub async fn start(parts: Parts) -> Result<(Subscriptions, mpsc::Receiver<FeedEvent>), Error> {
         let (events, feed) = mpsc::channel(EVENTS_MAX);
         let (requests, requested) = mpsc::channel(REQUESTS_MAX);
@@ -57,14 +57,14 @@ impl Subscriptions {
             messages: parts.subscriber.message_rx(),
             events: events.clone(),
             keys: parts.keys,
-            probe_channel: parts.probe_channel.clone(),
+            channels: parts.channels.clone(),
             ear: ear.clone(),
         };
         let wires = Wires {
             requests: requested,
             subscriber: parts.subscriber.clone(),
             commands: parts.commands,
-            probe_channel: parts.probe_channel,
+            channels: parts.channels,
             events,
             is_hearing: is_hearing.clone(),
             ear,

@@ -20,7 +20,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::metrics;
-use crate::store::redis::feed::Ear;
+use crate::store::redis::feed::{Ear, OwnChannels};
 use crate::store::redis::reply::{store_error, unavailable};
 use crate::store::{FeedEvent, GapCause, StoreError};
 
@@ -65,7 +65,7 @@ pub struct Wires {
     pub requests: mpsc::Receiver<Request>,
     pub subscriber: SubscriberClient,
     pub commands: Client,
-    pub probe_channel: String,
+    pub channels: OwnChannels,
     pub events: mpsc::Sender<FeedEvent>,
     pub is_hearing: Arc<AtomicBool>,
     pub ear: Arc<Ear>,
@@ -84,19 +84,20 @@ pub struct Switchboard {
 }
 
 impl Switchboard {
-    /// Subscribes the probe; [`Switchboard::run`] does the rest.
+    /// Subscribes the channels that are no shop's; [`Switchboard::run`] does the rest.
     ///
     /// # Errors
-    /// Where the probe cannot be subscribed.
+    /// Where they cannot be subscribed.
     pub async fn open(wires: Wires) -> Result<Switchboard, Error> {
         let board = Switchboard {
             reconnects: wires.subscriber.reconnect_rx(),
-            channels: HashSet::from([wires.probe_channel.clone()]),
+            channels: HashSet::from([wires.channels.probe.clone()]),
             probe: Probe::default(),
             suspect: None,
             untold: None,
             wires,
         };
+        board.join_all().await?;
         board.join(board.channels.iter()).await?;
         Ok(board)
     }
@@ -190,6 +191,13 @@ impl Switchboard {
         }
     }
 
+    /// Subscribes what is for every shop. fred takes no note of the server's reply to this one, and
+    /// returns when it is sent; a reply to [`Switchboard::join`], sent after it on the same connection,
+    /// says that this is done too.
+    async fn join_all(&self) -> Result<(), Error> {
+        self.wires.subscriber.to_client().subscribe(self.wires.channels.all.as_str()).await
+    }
+
     /// Subscribes, and returns once the server has. One command a channel: fred takes the second
     /// reply of a command with two channels for the reply to the next command; and in a cluster they
     /// lie in different slots.
@@ -225,12 +233,17 @@ impl Switchboard {
         // What these tell of happened before what follows: commands go to the newest connection.
         self.reconnects = self.reconnects.resubscribe();
         let channels: Vec<String> = self.channels.iter().cloned().collect();
-        for chunk in channels.chunks(BATCH_MAX) {
-            if let Err(error) = self.join(chunk.iter()).await {
-                tracing::warn!(%error, "the channels cannot be subscribed again yet");
-                self.renew().await;
-                return false;
+        let joining = async {
+            self.join_all().await?;
+            for chunk in channels.chunks(BATCH_MAX) {
+                self.join(chunk.iter()).await?;
             }
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = joining.await {
+            tracing::warn!(%error, "the channels cannot be subscribed again yet");
+            self.renew().await;
+            return false;
         }
         self.probe = Probe { last: self.probe.last, stalls: self.wires.ear.stalls(), ..Probe::default() };
         if let Some(cause) = self.suspect.take() {
@@ -266,7 +279,7 @@ impl Switchboard {
             let sending = self
                 .wires
                 .commands
-                .spublish::<i64, _, _>(self.wires.probe_channel.as_str(), self.probe.last.to_string());
+                .spublish::<i64, _, _>(self.wires.channels.probe.as_str(), self.probe.last.to_string());
             matches!(timeout(PROBE_SEND_MAX, sending).await, Ok(Ok(_)))
         };
         metrics::store_up(is_sent);

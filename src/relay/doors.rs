@@ -1,0 +1,105 @@
+//! Who is in: how many connections a node holds, their ids, and when all have to go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::ids::{ConnId, NodeId};
+use crate::message::Role;
+use crate::metrics;
+use crate::relay::Relay;
+
+/// See the module.
+pub struct Doors {
+    connections_max: usize,
+    connections: AtomicUsize,
+    mains: AtomicUsize,
+    subs: AtomicUsize,
+    next_conn: AtomicU64,
+    stopping: watch::Sender<bool>,
+}
+
+/// A place among the node's connections, given back when dropped.
+pub struct Place(Arc<Relay>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.doors.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Relay {
+    /// A place for one more connection; None where the node is full.
+    pub fn admit(self: &Arc<Self>) -> Option<Place> {
+        let before = self.doors.connections.fetch_add(1, Ordering::Relaxed);
+        let place = Place(self.clone());
+        (before < self.doors.connections_max).then_some(place)
+    }
+}
+
+impl Doors {
+    /// Doors that let so many connections in.
+    pub fn new(connections_max: usize) -> Doors {
+        Doors {
+            connections_max,
+            connections: AtomicUsize::new(0),
+            mains: AtomicUsize::new(0),
+            subs: AtomicUsize::new(0),
+            next_conn: AtomicU64::new(1),
+            stopping: watch::channel(false).0,
+        }
+    }
+
+    /// How many connections there are, logged in or not.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many connections of a role are logged in.
+    pub fn sessions(&self, role: Role) -> usize {
+        self.of(role).load(Ordering::Relaxed)
+    }
+
+    /// A connection logged in.
+    pub fn session_began(&self, role: Role) {
+        self.of(role).fetch_add(1, Ordering::Relaxed);
+        metrics::session_began(role);
+    }
+
+    /// A connection that was logged in ended.
+    pub fn session_ended(&self, role: Role) {
+        self.of(role).fetch_sub(1, Ordering::Relaxed);
+        metrics::session_ended(role);
+    }
+
+    fn of(&self, role: Role) -> &AtomicUsize {
+        match role {
+            Role::Main => &self.mains,
+            Role::Sub => &self.subs,
+        }
+    }
+
+    /// An id for a new connection of `node`, with its number.
+    pub fn next_conn(&self, node: &NodeId) -> (ConnId, u64) {
+        let number = self.next_conn.fetch_add(1, Ordering::Relaxed);
+        (ConnId::of(node, number), number)
+    }
+
+    /// Has every connection closed with 1012.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Turns true when every connection is to be closed.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// How long connection `number` should wait before it comes back after a restart: spread out, so
+    /// that a restart sends no herd.
+    pub fn comeback(number: u64) -> Duration {
+        Duration::from_millis(100 + number.wrapping_mul(997) % 3000)
+    }
+}

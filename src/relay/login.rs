@@ -1,0 +1,91 @@
+//! Letting a device in.
+
+use std::time::{Duration, Instant};
+
+use tracing::debug;
+
+use crate::events::Events;
+use crate::hub::RoomGuard;
+use crate::ids::{ConnId, unix_ms};
+use crate::metrics::{self, LoginResult};
+use crate::protocol::{ErrorCode, Login, Token};
+use crate::relay::Relay;
+use crate::session::{Failure, Grant, Welcome};
+use crate::store::{Connect, Event, EventKind};
+
+/// Who wants to come in, and by which connection.
+pub struct Visitor {
+    pub login: Login,
+    pub conn: ConnId,
+}
+
+/// A login that holds, with its room.
+pub struct LoggedIn {
+    pub welcome: Box<Welcome>,
+    pub room: RoomGuard,
+}
+
+impl Relay {
+    /// Checks who it is, takes over the device's presence, and opens its shop's room.
+    ///
+    /// # Errors
+    /// The [`Failure`] to answer.
+    pub async fn log_in(&self, visitor: Visitor) -> Result<LoggedIn, Failure> {
+        let Visitor { login, conn } = visitor;
+        let grant = self.check_token(&login).inspect_err(|_| metrics::login(LoginResult::Unauthorized))?;
+        let entered = self.enter(&login, &conn, &grant).await;
+        let (room, connected) = entered.inspect_err(|_| metrics::login(LoginResult::Unavailable))?;
+        metrics::login(LoginResult::Ok);
+        debug!(shop = %login.shop, device = %login.device, %conn, cursor = %connected.cursor, "logged in");
+        self.events.tell(|| Event {
+            conn: Some(conn.clone()),
+            shop: Some(login.shop.clone()),
+            device: Some(login.device.clone()),
+            role: Some(login.role),
+            user: connected.membership.user.clone(),
+            ..Events::event(EventKind::Login, &self.node, self.store.now_ms())
+        });
+        let expires_at = grant.expires_at_s.map(|at_s| {
+            let left_ms = at_s.saturating_mul(1000).saturating_sub(unix_ms());
+            // Beyond what the clock can tell is as good as never.
+            Instant::now() + Duration::from_millis(left_ms).min(Duration::from_secs(u64::from(u32::MAX)))
+        });
+        let welcome = Welcome {
+            login,
+            grant,
+            expires_at,
+            membership: connected.membership,
+            cursor: connected.cursor,
+            head: connected.head,
+            server_time_ms: self.store.now_ms(),
+        };
+        Ok(LoggedIn { welcome: Box::new(welcome), room })
+    }
+
+    fn check_token(&self, login: &Login) -> Result<Grant, Failure> {
+        let token = login.token.as_ref().map(Token::secret);
+        let checked = self.gate.devices.check(token, &login.shop, &login.device, login.role, unix_ms() / 1000);
+        checked.map_err(|refusal| Failure::new(ErrorCode::Unauthorized, refusal.to_string()))
+    }
+
+    async fn enter(
+        &self,
+        login: &Login,
+        conn: &ConnId,
+        grant: &Grant,
+    ) -> Result<(RoomGuard, crate::store::Connected), Failure> {
+        // Subscribe before the cursor is read; the other way round, an entry that is stored
+        // between the two would wait for the next audit.
+        let room = self.feed.open(&login.shop).await?;
+        let connect = Connect {
+            device: login.device.clone(),
+            role: login.role,
+            conn: conn.clone(),
+            node: self.node.clone(),
+            meta: login.meta.clone(),
+            groups: grant.groups.clone(),
+            user: grant.user.clone(),
+        };
+        Ok((room, self.store.connect(&login.shop, &connect).await?))
+    }
+}
