@@ -87,6 +87,9 @@ fn settings() -> StoreSettings {
         key_retention: Duration::from_secs(86400),
         deadline: Duration::from_secs(30),
         prefix: "bench:".to_owned(),
+        device_groups_max: 1000,
+        attrs_bytes_max: 65536,
+        events_max: 1000,
     }
 }
 

@@ -23,9 +23,9 @@ use crate::message::Role;
 use crate::metrics::{self, Scrape};
 use crate::nodes::{GONE_AFTER, Nodes};
 use crate::proofs::Proofs;
+use crate::relay::{Doors, PAGES_MAX, Relay};
 use crate::retention::Retention;
 use crate::session::SessionSettings;
-use crate::relay::{Doors, PAGES_MAX, Relay};
 use crate::store::{self, NodeReport, Store, StoreSettings};
 
 /// Time between a node's heartbeats, which is also the deadline of one.

@@ -11,7 +11,8 @@ mod server;
 mod value;
 
 pub use client::{
-    AckMode, CallMethod, ClientFrame, ClientOp, Deal, List, ListStatus, Login, Opening, Ref, Refused, Token, decode, list_limit, open,
+    AckMode, CallMethod, ClientFrame, ClientOp, Deal, List, ListStatus, Login, Opening, Ref, Refused, Token, decode,
+    list_limit, open,
 };
 pub use code::{Close, CloseCode, ErrorCode};
 pub use notify::Notify;

@@ -59,12 +59,7 @@ impl Relay {
     ///
     /// # Errors
     /// The [`Failure`] to answer.
-    pub async fn change_attrs(
-        &self,
-        shop: &ShopId,
-        device: &DeviceId,
-        change: &AttrsChange,
-    ) -> Result<Attrs, Failure> {
+    pub async fn change_attrs(&self, shop: &ShopId, device: &DeviceId, change: &AttrsChange) -> Result<Attrs, Failure> {
         match self.store.change_attrs(shop, device, change).await? {
             AttrsChanged::Now(attrs) => Ok(attrs),
             AttrsChanged::NoSuchDevice => Err(no_such_device()),

@@ -17,10 +17,12 @@ pub use answer::{Answer, Failure, Welcome};
 pub use grant::Grant;
 pub use window::Proven;
 
-use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId};
 use crate::attrs::AttrsChange;
+use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId};
 use crate::message::{Entry, Membership, MembershipStep, Message, Recipient, Role, Signal};
-use crate::protocol::{self, AckMode, CallMethod, Close, CloseCode, Deal, Encoding, ErrorCode, List, Login, Ref, ServerOp};
+use crate::protocol::{
+    self, AckMode, CallMethod, Close, CloseCode, Deal, Encoding, ErrorCode, List, Login, Ref, ServerOp,
+};
 use crate::rate::Bucket;
 use faults::Faults;
 use window::{ItemKind, Window};

@@ -21,8 +21,8 @@ use crate::session::{Action, Answer, Call, CallOp, Session, Welcome};
 use crate::socket::calls::{Answered, Caller};
 use crate::socket::entries::Source;
 use crate::socket::reader::{Incoming, Reader};
-use crate::socket::writer::Outgoing;
 use crate::socket::writer;
+use crate::socket::writer::Outgoing;
 use crate::store::{Event, EventKind, Page, StoreError};
 
 /// How long a closed connection may still talk before it is dropped.

@@ -4,6 +4,7 @@ mod acks;
 mod audience;
 mod deal;
 mod encodings;
+mod groups;
 mod invariants;
 mod list;
 mod notify;

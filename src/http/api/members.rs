@@ -13,8 +13,7 @@ use crate::store::Device;
 
 /// `GET /v1/shops/{shop}/groups`
 pub async fn groups(ask: Ask) -> Result<Reply, Problem> {
-    let names: BTreeSet<Name> =
-        devices(&ask).await?.into_iter().flat_map(|device| device.membership.groups).collect();
+    let names: BTreeSet<Name> = devices(&ask).await?.into_iter().flat_map(|device| device.membership.groups).collect();
     ask.page(names.into_iter().collect(), |name| Cow::Borrowed(name.as_str()))
 }
 

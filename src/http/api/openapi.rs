@@ -133,10 +133,8 @@ fn responses(route: &Route) -> Value {
         }
         let content = json!({ PROBLEM_JSON: { "schema": reference("Problem") } });
         let description = problem_description(*status);
-        responses.insert(
-            status.to_string(),
-            json!({ "description": description, "headers": headers, "content": content }),
-        );
+        responses
+            .insert(status.to_string(), json!({ "description": description, "headers": headers, "content": content }));
     }
     Value::Object(responses)
 }
@@ -165,11 +163,8 @@ mod tests {
     fn every_schema_that_is_named_is_there_and_used() {
         let document = build().to_string();
         let schemas: Map<String, Value> = serde_json::from_str(SCHEMAS).unwrap();
-        let named: std::collections::BTreeSet<&str> = document
-            .split("#/components/schemas/")
-            .skip(1)
-            .filter_map(|rest| rest.split('"').next())
-            .collect();
+        let named: std::collections::BTreeSet<&str> =
+            document.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         assert_eq!(named, schemas.keys().map(String::as_str).collect());
     }
 }

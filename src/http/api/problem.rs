@@ -136,10 +136,9 @@ impl Problem {
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Problem {
         let status = match failure.code {
-            ErrorCode::BadRequest
-            | ErrorCode::UnknownOp
-            | ErrorCode::NotLoggedIn
-            | ErrorCode::AlreadyLoggedIn => StatusCode::BAD_REQUEST,
+            ErrorCode::BadRequest | ErrorCode::UnknownOp | ErrorCode::NotLoggedIn | ErrorCode::AlreadyLoggedIn => {
+                StatusCode::BAD_REQUEST
+            }
             ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
             ErrorCode::Forbidden => StatusCode::FORBIDDEN,
             ErrorCode::NotFound => StatusCode::NOT_FOUND,

@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each suite uses its own part of the harness")]
 
+pub mod api;
 pub mod device;
 pub mod http;
 pub mod login;
@@ -21,6 +22,7 @@ pub mod wire;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+pub use api::{Api, Reply};
 pub use device::{Device, Event};
 pub use login::Login;
 pub use node::{NodeOptions, NodeProcess};
@@ -171,6 +173,11 @@ impl World {
     /// Where the `n`th device connects: the nodes take turns.
     pub fn url(&self, n: usize) -> String {
         self.nodes[n % self.nodes.len()].ws_url()
+    }
+
+    /// The API of the `n`th node, without a key.
+    pub fn api(&self, n: usize) -> Api {
+        Api::at(self.nodes[n % self.nodes.len()].api_listen())
     }
 
     /// All the nodes' addresses.

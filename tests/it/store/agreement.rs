@@ -13,8 +13,8 @@ use shoprelay::message::{Audience, Entry, Origin, Role, Signal};
 use shoprelay::store::embedded::EmbeddedStore;
 use shoprelay::store::redis::RedisStore;
 use shoprelay::store::{
-    Connect, FeedEvent, Mark, Marked, NodeReport, PageLimit, Publish, Published, Receipt, SetStatus, StatusSet, Store,
-    StoreSettings, Stored,
+    Connect, FeedEvent, Forget, Mark, Marked, NodeReport, PageLimit, Publish, Published, Receipt, SetStatus, StatusSet,
+    Store, StoreSettings, Stored,
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -218,6 +218,7 @@ impl Side {
             Entry::Status(change) => {
                 format!("{} {} {:?} {:?}", self.name(shop, change.message), change.status, change.by, change.sender)
             }
+            Entry::Membership(change) => format!("{change:?}"),
         };
         format!("{} {entry} {:?} {:?}", self.name(shop, stored.id), stored.dealt, stored.unseen_by)
     }
@@ -252,10 +253,12 @@ impl Side {
                     conn: format!("c{conn}").parse().unwrap(),
                     node: nodes[node].clone(),
                     meta: meta.clone(),
+                    groups: None,
+                    user: None,
                 };
                 let found = self.store(node).connect(&of, &connect).await.unwrap();
                 let (cursor, head) = (self.name(shop, found.cursor), self.name(shop, found.head));
-                format!("{cursor} {head} {:?} {:?} {:?}", found.replaced, found.groups, found.user)
+                format!("{cursor} {head} {:?} {:?}", found.replaced, found.membership)
             }
             Op::Mark(marks) => self.mark(node, shop, marks).await,
             Op::Signal(to) => {
@@ -273,7 +276,9 @@ impl Side {
                 said(self.store(node).disconnect(&of, device, &conn, settled).await)
             }
             Op::Trim(at, max) => said(self.store(node).trim(&of, self.id(shop, *at), *max).await),
-            Op::Forget(device, before) => said(self.store(node).forget(&of, device, *before).await),
+            Op::Forget(device, before) => {
+                said(self.store(node).forget(&of, device, Forget::UnseenSince(*before)).await)
+            }
             Op::Claim(task) => said(self.store(node).claim(task, &nodes[node], Duration::from_secs(60)).await),
             Op::Beat => self.beat(node, nodes).await,
             Op::Leave => said(self.store(node).leave(&nodes[node]).await),

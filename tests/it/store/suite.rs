@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use shoprelay::ids::{ConnId, DeviceId, MessageId, NodeId, OnceKey, ShopId};
-use shoprelay::message::{Audience, Content, Entry, Message, Origin, Role, Signal, Value};
+use shoprelay::message::{Audience, Content, Entry, Membership, Message, Origin, Role, Signal, Value};
 use shoprelay::store::embedded::EmbeddedStore;
 use shoprelay::store::redis::RedisStore;
 use shoprelay::store::{
-    Connect, Connected, Dealt, FeedEvent, Mark, Marked, NodeReport, Page, PageLimit, Publish, Published, Receipt,
-    SetStatus, Signalled, StatusSet, Store, StoreError, StoreSettings,
+    Connect, Connected, Dealt, FeedEvent, Forget, Mark, Marked, NodeReport, Page, PageLimit, Publish, Published,
+    Receipt, SetStatus, Signalled, StatusSet, Store, StoreError, StoreSettings,
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -54,6 +54,9 @@ pub fn settings() -> StoreSettings {
         key_retention: Duration::from_secs(60),
         deadline: Duration::from_secs(2),
         prefix: fresh_prefix(),
+        device_groups_max: 3,
+        attrs_bytes_max: 200,
+        events_max: 1000,
     }
 }
 
@@ -142,10 +145,14 @@ pub async fn stored(store: &dyn Store) -> MessageId {
     }
 }
 
+/// A login that tells nothing of itself.
+pub fn login(name: &str, role: Role, conn_name: &str) -> Connect {
+    let (device, conn, node) = (device(name), conn(conn_name), "node".parse().unwrap());
+    Connect { device, role, conn, node, meta: None, groups: None, user: None }
+}
+
 pub async fn connect(store: &dyn Store, name: &str, role: Role, conn_name: &str) -> Connected {
-    let connect =
-        Connect { device: device(name), role, conn: conn(conn_name), node: "node".parse().unwrap(), meta: None };
-    store.connect(&shop(), &connect).await.unwrap()
+    store.connect(&shop(), &login(name, role, conn_name)).await.unwrap()
 }
 
 async fn read(store: &dyn Store, after: MessageId, entries: usize) -> Page {
@@ -395,23 +402,17 @@ async fn a_device_seen_for_the_first_time_starts_at_the_head(bench: &mut Bench) 
 
 async fn the_registry_keeps_what_a_device_told_of_itself(bench: &mut Bench) {
     let store = &*bench.store;
-    let login = |name: &str, role, meta: Option<&str>| Connect {
-        device: device(name),
-        role,
-        conn: conn("c"),
-        node: "n".parse().unwrap(),
-        meta: meta.map(Into::into),
-    };
-    store.connect(&shop(), &login("店", Role::Main, Some(r#"{"v": "é"}"#))).await.unwrap();
-    store.connect(&shop(), &login("a", Role::Sub, None)).await.unwrap();
-    store.connect(&shop(), &login("店", Role::Sub, None)).await.unwrap();
+    let meta = Some(r#"{"v": "é"}"#.into());
+    store.connect(&shop(), &Connect { meta, ..login("店", Role::Main, "c") }).await.unwrap();
+    connect(store, "a", Role::Sub, "c").await;
+    connect(store, "店", Role::Sub, "c").await;
     let devices = store.devices(&shop()).await.unwrap();
     let names: Vec<&str> = devices.iter().map(|device| device.device.as_str()).collect();
     assert_eq!(names, ["a", "店"], "in the order of their ids");
     assert_eq!(devices[1].meta.as_deref(), Some(r#"{"v": "é"}"#));
     assert_eq!((devices[1].role, devices[0].meta.as_deref()), (Role::Sub, None));
     assert!(devices[1].first_seen_ms > 1_600_000_000_000 && devices[1].last_seen_ms >= devices[1].first_seen_ms);
-    assert_eq!((&devices[1].groups, &devices[1].user), (&Vec::new(), &None));
+    assert_eq!(devices[1].membership, Membership::default());
 }
 
 async fn of_fifty_who_deal_at_once_one_wins(bench: &mut Bench) {
@@ -475,7 +476,7 @@ async fn a_deal_with_an_expectation_holds_only_while_it_is_true(bench: &mut Benc
 async fn a_forgotten_device_is_gone_and_a_connected_one_is_kept(bench: &mut Bench) {
     let store = &*bench.store;
     connect(store, "till", Role::Main, "c1").await;
-    let forget = async |before| store.forget(&shop(), &device("till"), before).await.unwrap();
+    let forget = async |before| store.forget(&shop(), &device("till"), Forget::UnseenSince(before)).await.unwrap();
     assert!(!forget(u64::MAX >> 12).await, "it is connected");
     store.disconnect(&shop(), &device("till"), &conn("c1"), None).await.unwrap();
     assert!(!forget(1000).await, "it was seen since");
@@ -502,7 +503,7 @@ async fn a_task_is_claimed_by_one_node_at_a_time(bench: &mut Bench) {
 async fn a_node_is_heard_of_until_it_leaves(bench: &mut Bench) {
     let store = &*bench.store;
     let other: NodeId = "other".parse().unwrap();
-    store.beat(&other, &NodeReport { sessions: 3, rooms: 1 }).await.unwrap();
+    store.beat(&other, &NodeReport { connections: 3, rooms: 1, ..NodeReport::default() }).await.unwrap();
     let mut beats = store.beat(&bench.node, &NodeReport::default()).await.unwrap();
     beats.sort_by_key(|beat| beat.node != other);
     assert_eq!((beats.len(), &beats[0].node, &beats[1].node), (2, &other, &bench.node));

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use shoprelay::ids::{MessageId, NodeId};
 use shoprelay::message::{Audience, Role};
 use shoprelay::store::redis::{RedisStore, StartError};
-use shoprelay::store::{FeedEvent, GapCause, Marked, NodeReport, Published, Store, StoreError};
+use shoprelay::store::{FeedEvent, Forget, GapCause, Marked, NodeReport, Published, Store, StoreError};
 
-use super::suite::{Bench, connect, device, mark, message, settings, shop, stored, with_key};
+use super::suite::{Bench, connect, device, login, mark, message, settings, shop, stored, with_key};
 use crate::redis_server::{Proxy, RedisServer, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ async fn a_full_redis_refuses_publishes_and_takes_everything_that_empties_it() {
     assert_eq!(store.beat(&bench.node, &NodeReport::default()).await.unwrap().len(), 1);
     assert_eq!(store.trim(&shop(), first, 10).await.unwrap(), 1);
     assert!(store.disconnect(&shop(), &device("till"), &"c2".parse().unwrap(), None).await.unwrap());
-    assert!(store.forget(&shop(), &device("till"), u64::MAX >> 12).await.unwrap());
+    assert!(store.forget(&shop(), &device("till"), Forget::UnseenSince(u64::MAX >> 12)).await.unwrap());
     assert_eq!(store.log_len(&shop()).await.unwrap(), 1);
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     let retried = store.publish(&shop(), &with_key(message(Audience::All), "k")).await.unwrap();
@@ -109,7 +109,7 @@ async fn a_hung_redis_is_unavailable_within_the_deadline_and_comes_back_by_itsel
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(7) {
         let call = Instant::now();
-        let refused = store.connect(&shop(), &login("till")).await;
+        let refused = store.connect(&shop(), &login("till", Role::Main, "c9")).await;
         assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
         assert!(call.elapsed() < DEADLINE, "{:?}", call.elapsed());
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -129,16 +129,6 @@ async fn a_hung_redis_is_unavailable_within_the_deadline_and_comes_back_by_itsel
             FeedEvent::Gap(_) | FeedEvent::Replaced { .. } => {}
             other => panic!("{other:?}"),
         }
-    }
-}
-
-fn login(name: &str) -> shoprelay::store::Connect {
-    shoprelay::store::Connect {
-        device: device(name),
-        role: Role::Main,
-        conn: "c9".parse().unwrap(),
-        node: "node".parse().unwrap(),
-        meta: None,
     }
 }
 

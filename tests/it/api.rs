@@ -1,0 +1,3 @@
+//! The HTTP API: every row of its table, and what it refuses.
+
+mod messages;
