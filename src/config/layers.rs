@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Config, ConfigError, Kind, SETTINGS, Values, default_of, printable};
+use super::values::{Values, default_of, printable};
+use super::{Config, ConfigError, Kind, SETTINGS};
 
 /// A value with where it came from.
 struct Given {

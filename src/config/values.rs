@@ -1,0 +1,149 @@
+//! From texts to values: what each setting may be.
+//!
+//! Owns the bounds of every setting and what is wrong with two of them together. Never opens what a
+//! setting names. Called by [`Layers::check`].
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Config, ConfigError, Layers, Limits, Retention, SETTINGS, StoreUrl, Timeouts, redacted_url};
+
+/// The values of [`Layers`] on their way into a [`Config`]. One that cannot be taken is noted, and its
+/// default goes on in its place, so that what is wrong with the rest is found too.
+pub(super) struct Values<'a> {
+    pub(super) layers: &'a Layers,
+    pub(super) problems: &'a mut Vec<ConfigError>,
+}
+
+impl Values<'_> {
+    pub(super) fn parse(&mut self) -> Option<Config> {
+        let config = Config {
+            listen: self.get("listen", address)?,
+            api_listen: self.get("api_listen", address)?,
+            metrics_listen: self.get("metrics_listen", address)?,
+            store: self.get("store", store_url)?,
+            store_ca: self.get("store_ca", |text| Ok((!text.is_empty()).then(|| PathBuf::from(text))))?,
+            store_prefix: self.get("store_prefix", store_prefix)?,
+            drain_window: self.get("drain_window", duration("0s", "1h"))?,
+            log: self.get("log", log_filter)?,
+            limits: Limits {
+                frame_bytes: self.get("limits.frame_bytes", number(1024, 16 << 20))?,
+                window: self.get("limits.window", number(1, 10_000))?,
+                session_ops_per_s: self.get("limits.session_ops_per_s", number(1, 1_000_000))?,
+                shop_publishes_per_s: self.get("limits.shop_publishes_per_s", number(1, 1_000_000))?,
+                connections: self.get("limits.connections", number(1, 10_000_000))?,
+                log_entries: self.get("limits.log_entries", number(1, 100_000_000))?,
+            },
+            timeouts: Timeouts {
+                login: self.get("timeouts.login", duration("100ms", "10m"))?,
+                ack: self.get("timeouts.ack", duration("100ms", "1h"))?,
+                store: self.get("timeouts.store", duration("50ms", "60s"))?,
+            },
+            retention: Retention {
+                messages: self.get("retention.messages", duration("1s", "3650d"))?,
+                keys: self.get("retention.keys", duration("1s", "3650d"))?,
+                devices: self.get("retention.devices", duration("1s", "3650d"))?,
+            },
+            heartbeat: self.get("heartbeat", duration("1s", "1h"))?,
+            audit: self.get("audit", duration("1s", "60s"))?,
+        };
+        let is_insecure = self.get("insecure", switch)?;
+        self.get("auth", auth)?;
+        if let Some(listen) = config.listen.filter(|listen| !listen.ip().is_loopback() && !is_insecure) {
+            self.problems.push(ConfigError::Open { listen });
+        }
+        Some(config)
+    }
+
+    fn get<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let (value, source_name) = self.layers.value(key);
+        let problem = match parse(value) {
+            Ok(parsed) => return Some(parsed),
+            Err(problem) => problem,
+        };
+        let (value, source_name) = (printable(key, value), source_name.to_owned());
+        self.problems.push(ConfigError::Value { key, value, source_name, problem });
+        parse(default_of(key)).ok()
+    }
+}
+
+pub(super) fn default_of(key: &str) -> &'static str {
+    SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.default)
+}
+
+/// A value without what must not be repeated.
+pub(super) fn printable(key: &str, value: &str) -> String {
+    if key == "store" { redacted_url(value) } else { value.to_owned() }
+}
+
+/// The filter in the form of `tracing`'s directives; a plain level is for the relay's own words only,
+/// because libraries would print what passes through them.
+fn log_filter(text: &str) -> Result<String, String> {
+    let directives = if text.contains('=') { text.to_owned() } else { format!("warn,shoprelay={text}") };
+    match tracing_subscriber::EnvFilter::try_new(&directives) {
+        Ok(_) => Ok(directives),
+        Err(problem) => Err(format!("{problem}; give error, warn, info, debug, or target=level pairs")),
+    }
+}
+
+fn address(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let mut found = text.to_socket_addrs().map_err(|cause| format!("give host:port or none ({cause})"))?;
+    found.next().map(Some).ok_or_else(|| "the host has no address".into())
+}
+
+fn store_url(text: &str) -> Result<StoreUrl, String> {
+    let known = ["redis://", "rediss://", "redis+unix://"];
+    let is_directory = text.strip_prefix("embedded:").is_some_and(|dir| !dir.is_empty());
+    if is_directory || known.iter().any(|scheme| text.starts_with(scheme)) {
+        return Ok(StoreUrl(text.to_owned()));
+    }
+    Err("give embedded:<directory>, redis://host:port, rediss://host:port or redis+unix:///path".into())
+}
+
+fn store_prefix(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b':' | b'.' | b'_' | b'-' | b'/');
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(allowed) {
+        return Err("give 1 to 64 of A-Za-z0-9:._-/".into());
+    }
+    Ok(text.to_owned())
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" | "" => Ok(false),
+        _ => Err("give true or false".into()),
+    }
+}
+
+fn auth(text: &str) -> Result<(), String> {
+    match text {
+        "none" => Ok(()),
+        "jwt" | "mtls" => Err("not in this version yet; it is none so far".into()),
+        _ => Err("give none, jwt or mtls".into()),
+    }
+}
+
+fn number<T>(min: T, max: T) -> impl Fn(&str) -> Result<T, String>
+where
+    T: std::str::FromStr + PartialOrd + std::fmt::Display + Copy,
+{
+    move |text| match text.parse::<T>() {
+        Ok(number) if number >= min && number <= max => Ok(number),
+        _ => Err(format!("give a whole number from {min} to {max}")),
+    }
+}
+
+fn duration(min: &'static str, max: &'static str) -> impl Fn(&str) -> Result<Duration, String> {
+    move |text| {
+        let bound = |text| humantime::parse_duration(text).unwrap_or_default();
+        match humantime::parse_duration(text) {
+            Ok(duration) if (bound(min)..=bound(max)).contains(&duration) => Ok(duration),
+            _ => Err(format!("give a time from {min} to {max}, such as 500ms, 30s, 5m, 24h or 7d")),
+        }
+    }
+}
