@@ -100,6 +100,8 @@ fn settings() -> impl Iterator<Item = Arg> {
         let is_switch = setting.kind == Kind::Switch || setting.default == "false";
         if is_switch {
             arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+        } else if setting.kind == Kind::List {
+            arg.action(ArgAction::Append)
         } else {
             arg.action(ArgAction::Set)
         }
@@ -108,8 +110,8 @@ fn settings() -> impl Iterator<Item = Arg> {
 
 fn layers(matches: &ArgMatches) -> Layers {
     let flags = SETTINGS.iter().filter(|setting| setting.kind != Kind::File).filter_map(|setting| {
-        let value = matches.try_get_one::<String>(setting.key).ok().flatten()?;
-        Some((setting.key, value.clone()))
+        let values: Vec<&str> = matches.get_many::<String>(setting.key)?.map(String::as_str).collect();
+        Some((setting.key, values.join(",")))
     });
     // A variable that is no Unicode is none of ours, and must not stop the start.
     let environment = std::env::vars_os()

@@ -26,6 +26,12 @@ pub struct Config {
     pub store: StoreUrl,
     pub store_ca: Option<PathBuf>,
     pub store_prefix: String,
+    pub auth: Auth,
+    /// The file with the API's keys; None where whoever reaches the API may use it.
+    pub api_keys_file: Option<PathBuf>,
+    pub cors_origins: CorsOrigins,
+    /// Whether the event stream is written.
+    pub events: bool,
     pub drain_window: Duration,
     /// Directives of `tracing`'s filter.
     pub log: String,
@@ -45,6 +51,43 @@ pub struct Limits {
     pub shop_publishes_per_s: u32,
     pub connections: usize,
     pub log_entries: u64,
+    pub device_groups: usize,
+    pub events: u64,
+    pub api_connections: usize,
+}
+
+/// Who may log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// Anyone.
+    None,
+    /// Whoever brings a token that one of these keys, at least one, signed.
+    Jwt(TokenKeyFiles),
+}
+
+/// Where the keys for device tokens are. No two have the same `kid`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenKeyFiles {
+    /// Secrets, for HS256.
+    pub secrets: Vec<KeyFile>,
+    /// Ed25519 public keys in PEM, for EdDSA.
+    pub public_keys: Vec<KeyFile>,
+}
+
+/// A file with one key for device tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFile {
+    /// The name by which a token says that this key signed it.
+    pub kid: Option<String>,
+    pub path: PathBuf,
+}
+
+/// The browser origins that may call the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CorsOrigins {
+    Any,
+    /// These, each `scheme://host[:port]` in lower case; none where it is empty.
+    Only(Vec<String>),
 }
 
 /// Deadlines; see [`SETTINGS`].
@@ -68,6 +111,11 @@ pub struct Retention {
 pub struct StoreUrl(String);
 
 impl StoreUrl {
+    /// Whether messages live in a file of this node.
+    pub fn is_embedded(&self) -> bool {
+        self.0.starts_with("embedded:")
+    }
+
     /// The address with its password: never to be printed.
     pub fn secret(&self) -> &str {
         &self.0
@@ -126,4 +174,17 @@ pub enum ConfigError {
         "auth is none and {listen} is no loopback address, so anyone could log in; listen on 127.0.0.1 or say --insecure"
     )]
     Open { listen: SocketAddr },
+    #[error(
+        "api_listen is {listen}, and without a keys file the API answers on a loopback address only; name a file with \
+         --api-keys-file, listen on 127.0.0.1 or say --insecure"
+    )]
+    OpenApi { listen: SocketAddr },
+    #[error("auth is jwt and there is no key for tokens; name one with --jwt-secret-file or --jwt-public-key-file")]
+    TokenKeysMissing,
+    #[error("{key} is given and auth is none, so no token would be looked at; say --auth jwt, or leave the key out")]
+    TokenKeysUnused { key: &'static str },
+    #[error("two keys for tokens have the kid {kid:?}; give each a kid of its own")]
+    SameKid { kid: String },
+    #[error("events is on, but the event stream needs a Redis and the store is embedded; change one of the two")]
+    EventsEmbedded,
 }

@@ -21,6 +21,9 @@ pub enum Kind {
     Flag,
     /// By flag without a value, environment and file.
     Switch,
+    /// Several values: by flag, which may be repeated, environment, and file, where it may be an array.
+    /// Wherever it comes from, a comma parts two values, so no value can have one.
+    List,
     /// By environment and file only.
     File,
     /// Reserved for a later version: giving it stops the start.
@@ -57,8 +60,23 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("store_ca", "", Kind::Flag, "PEM file of the authority to trust for rediss://, instead of the system's"),
     setting("store_prefix", "sr:", Kind::Flag, "what every key and channel in Redis begins with"),
-    setting("auth", "none", Kind::Flag, "who may log in: none (loopback only, unless insecure)"),
-    setting("insecure", "false", Kind::Switch, "let anyone log in from anywhere"),
+    setting("auth", "none", Kind::Flag, "who may log in: none (anyone; loopback only, unless insecure), or jwt"),
+    setting("insecure", "false", Kind::Switch, "let anyone log in and use the API from anywhere"),
+    setting(
+        "jwt_secret_file",
+        "",
+        Kind::List,
+        "file with a secret that device tokens are signed with (HS256); of several each as kid=path",
+    ),
+    setting(
+        "jwt_public_key_file",
+        "",
+        Kind::List,
+        "PEM file with a public key that device tokens are checked with (EdDSA); of several each as kid=path",
+    ),
+    setting("api_keys_file", "", Kind::Flag, "TOML file with the API's keys; without one it is loopback only"),
+    setting("cors_origins", "", Kind::List, "browser origins that may call the API, or * for any"),
+    setting("events", "false", Kind::Switch, "tell back-end workers by an event stream; needs a Redis store"),
     setting("drain_window", "30s", Kind::Flag, "how long a node that stops gives its connections at most"),
     setting(
         "log",
@@ -77,6 +95,9 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("limits.connections", "100000", Kind::File, "connections of this node; then it answers 503"),
     setting("limits.log_entries", "100000", Kind::File, "entries a shop's log holds; then backlog_full"),
+    setting("limits.device_groups", "1000", Kind::File, "groups a device may be in"),
+    setting("limits.events", "100000", Kind::File, "entries the event stream holds, roughly"),
+    setting("limits.api_connections", "1000", Kind::File, "connections of back ends at once; then 503"),
     setting("timeouts.login", "10s", Kind::File, "from the TCP connection to the login"),
     setting("timeouts.ack", "30s", Kind::File, "how long a device may take to acknowledge, and to read"),
     setting("timeouts.store", "2s", Kind::File, "deadline of every call of the store"),
@@ -90,9 +111,5 @@ pub const SETTINGS: &[Setting] = &[
     setting("tls_key", "", Kind::Later, ""),
     setting("tls_client_ca", "", Kind::Later, ""),
     setting("tls_client_crl", "", Kind::Later, ""),
-    setting("jwt_secret_file", "", Kind::Later, ""),
-    setting("jwt_public_key_file", "", Kind::Later, ""),
-    setting("api_keys_file", "", Kind::Later, ""),
     setting("legacy", "false", Kind::Later, ""),
-    setting("events", "false", Kind::Later, ""),
 ];
