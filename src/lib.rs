@@ -56,8 +56,8 @@
 //! socket                              a connection's loop: reader, writer, calls of the store
 //! feed  retention  check              the log into the rooms; what is kept and for how long; settings shown
 //! proofs  nodes                       proofs on their way to the store; which nodes live
-//! session  hub  store  config         a conversation, pure; the rooms; where messages live; settings
-//! metrics                             every metric
+//! session  hub  store  auth           a conversation, pure; the rooms; where messages live; who may come in
+//! metrics  config                     every metric; settings
 //! protocol  rate                      the wire, pure; a token bucket
 //! message                             messages, signals, audiences
 //! ids                                 identifiers
@@ -90,6 +90,7 @@
 //!
 //! A push to a device on the same node takes the same way: there is one path.
 
+pub mod auth;
 pub mod check;
 pub mod config;
 pub mod demo;
