@@ -138,6 +138,8 @@ fn tokens_and_their_keys_are_asked_for_together() {
     assert!(matches!(check(&[STORE, jwt], &[]), Err(ConfigError::TokenKeysMissing)));
     let lonely = check(&[STORE, ("jwt_public_key_file", "p")], &[]);
     assert!(matches!(lonely, Err(ConfigError::TokenKeysUnused { key: "jwt_public_key_file" })), "{lonely:?}");
+    let mistyped = read(&[STORE, ("auth", "jwd"), ("jwt_secret_file", "p")], &[]).check().unwrap_err();
+    assert!(matches!(mistyped[..], [ConfigError::Value { key: "auth", .. }]), "{mistyped:?}");
     let twice = check(&[STORE, jwt, ("jwt_secret_file", "a=x"), ("jwt_public_key_file", "a=y")], &[]);
     assert!(matches!(twice, Err(ConfigError::SameKid { .. })), "{twice:?}");
     let config = check(&[STORE, jwt, ("jwt_secret_file", "x"), ("listen", "0.0.0.0:80")], &[]).unwrap();

@@ -29,10 +29,6 @@ impl Values<'_> {
             store: self.get("store", store_url)?,
             store_ca: self.get("store_ca", path)?,
             store_prefix: self.get("store_prefix", store_prefix)?,
-            auth: self.auth()?,
-            api_keys_file: self.get("api_keys_file", path)?,
-            cors_origins: self.get("cors_origins", cors_origins)?,
-            events: self.get("events", switch)?,
             drain_window: self.get("drain_window", duration("0s", "1h"))?,
             log: self.get("log", log_filter)?,
             limits: Limits {
@@ -58,6 +54,10 @@ impl Values<'_> {
             },
             heartbeat: self.get("heartbeat", duration("1s", "1h"))?,
             audit: self.get("audit", duration("1s", "60s"))?,
+            auth: self.auth()?,
+            api_keys_file: self.get("api_keys_file", path)?,
+            cors_origins: self.get("cors_origins", cors_origins)?,
+            events: self.get("events", switch)?,
         };
         self.check_together(&config)?;
         Some(config)
@@ -65,7 +65,9 @@ impl Values<'_> {
 
     /// Who may log in, with the keys that say so.
     fn auth(&mut self) -> Option<Auth> {
+        let problems_before = self.problems.len();
         let method = self.get("auth", auth)?;
+        let is_method_known = self.problems.len() == problems_before;
         let files = TokenKeyFiles {
             secrets: self.get("jwt_secret_file", key_files)?,
             public_keys: self.get("jwt_public_key_file", key_files)?,
@@ -79,7 +81,8 @@ impl Values<'_> {
         let unused = [("jwt_secret_file", &files.secrets), ("jwt_public_key_file", &files.public_keys)];
         match method {
             Method::None => {
-                let unused = unused.iter().filter(|(_, files)| !files.is_empty());
+                // Who meant another method, and only mistyped it, needs no advice on its keys.
+                let unused = unused.iter().filter(|(_, files)| is_method_known && !files.is_empty());
                 self.problems.extend(unused.map(|(key, _)| ConfigError::TokenKeysUnused { key }));
                 Some(Auth::None)
             }
