@@ -154,6 +154,7 @@ fn serve(config: Config, unknown_variables: &[String]) -> ExitCode {
 async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let store = config.store.redacted();
     let mut node = Node::start(config).await?;
     let addresses = node.addresses();
@@ -169,10 +170,13 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         version = env!("CARGO_PKG_VERSION"),
         "ready"
     );
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = node.failed() => return Err("a part of the node has failed; start it anew".into()),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => node.reload().await,
+            () = node.failed() => return Err("a part of the node has failed; start it anew".into()),
+        }
     }
     info!("stopping");
     node.stop().await;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
+use crate::auth::{Gate, GateError};
 use crate::config::Config;
 use crate::feed::Feed;
 use crate::http::{self, Probes};
@@ -35,6 +36,8 @@ const STOP_WAIT: Duration = Duration::from_secs(5);
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error(transparent)]
+    Gate(#[from] GateError),
     #[error("{setting} {address} cannot be listened on: {cause}; stop what listens there, or choose another address")]
     Listen { setting: &'static str, address: SocketAddr, cause: std::io::Error },
     #[error("the store {url} cannot be used: {cause}")]
@@ -48,6 +51,7 @@ pub enum StartError {
 /// A running node.
 pub struct Node {
     id: NodeId,
+    gate: Arc<Gate>,
     relay: Arc<Relay>,
     probes: Arc<Probes>,
     addresses: Addresses,
@@ -98,12 +102,13 @@ impl Listeners {
 }
 
 impl Node {
-    /// Starts a node: the listeners are taken first, so that a second start fails at once, the store
-    /// next, and devices are let in last.
+    /// Starts a node: the keys are read and the listeners taken first, so that bad keys and a second start
+    /// fail at once, the store next, and devices are let in last.
     ///
     /// # Errors
     /// [`StartError`] says what to do.
     pub async fn start(config: Config) -> Result<Node, StartError> {
+        let gate = Arc::new(Gate::open(&config)?);
         let scrape = metrics::install()?;
         let listeners = Listeners::open(&config)?;
         let addresses = listeners.addresses();
@@ -136,7 +141,8 @@ impl Node {
         keepers.spawn(beat(id.clone(), relay.clone(), probes.clone()));
         keepers.spawn(upkeep(scrape));
         let (stop_devices, devices) = accept(listeners, &relay, &probes, &mut keepers);
-        Ok(Node { id, relay, probes, addresses, stop_devices, devices, drain_window: config.drain_window, keepers })
+        let drain_window = config.drain_window;
+        Ok(Node { id, gate, relay, probes, addresses, stop_devices, devices, drain_window, keepers })
     }
 
     /// The node's id.
@@ -147,6 +153,14 @@ impl Node {
     /// Where it listens; the port is the one that was given where 0 was asked for.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Reads the files with keys anew; what came of it is logged.
+    pub async fn reload(&self) {
+        let gate = self.gate.clone();
+        if tokio::task::spawn_blocking(move || gate.reload()).await.is_err() {
+            warn!("the files with keys could not be read anew");
+        }
     }
 
     /// Waits until a part of the node has ended, which none does by itself: then the process had better

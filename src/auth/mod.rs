@@ -60,12 +60,16 @@ impl Gate {
     /// Reads the files anew, which blocks as long as the file system does. Where one cannot be taken the
     /// keys that were in force stay. What came of it is logged. A session that is logged in stays so.
     pub fn reload(&self) {
-        match self.api.reload() {
+        let (api, devices) = (self.api.reload(), self.devices.reload());
+        if matches!((&api, &devices), (Ok(None), Ok(None))) {
+            info!("nothing was read anew: the settings name no files with keys");
+        }
+        match api {
             Ok(Some(keys)) => info!(keys, "the API's keys were read anew"),
             Ok(None) => {}
             Err(error) => warn!(%error, "the API's keys stay as they were"),
         }
-        match self.devices.reload() {
+        match devices {
             Ok(Some(keys)) => info!(keys, "the keys for device tokens were read anew"),
             Ok(None) => {}
             Err(error) => warn!(%error, "the keys for device tokens stay as they were"),

@@ -1,0 +1,113 @@
+//! Keys and tokens as an operator meets them: what stops the start, what `check` finds, and that bad
+//! keys do not replace good ones.
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::{STORE, path, refusal, settings_file, shoprelay, shown, stdout};
+use crate::harness::{NodeOptions, NodeProcess, SOON, eventually};
+use crate::redis_server::RedisServer;
+
+const SECRET: &str = "a-secret-of-more-than-thirty-two-bytes";
+const KEYS: &str =
+    "[[keys]]\nname = \"back\"\nkey = \"hunter2-hunter2-hunter2\"\nshops = [\"*\"]\nscopes = [\"read\"]\n";
+
+/// A directory with these files.
+fn files(contents: &[(&str, &str)]) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    for (name, content) in contents {
+        std::fs::write(dir.path().join(name), content).unwrap();
+    }
+    dir
+}
+
+fn file(dir: &TempDir, name: &str) -> String {
+    path(&dir.path().join(name)).to_owned()
+}
+
+#[test]
+fn what_nobody_could_mean_stops_the_start_with_advice() {
+    let dir = files(&[("secret", SECRET), ("short", "too short"), ("bad.toml", &KEYS.replace("read", "admin"))]);
+    let [secret, short, missing, bad] = ["secret", "short", "missing", "bad.toml"].map(|name| file(&dir, name));
+    let cases: [(&[&str], &[&str]); 9] = [
+        (&["--auth", "mtls"], &["--auth", "not in this version"]),
+        (&["--auth", "jwt"], &["auth is jwt", "--jwt-secret-file"]),
+        (&["--jwt-secret-file", &secret], &["jwt_secret_file", "say --auth jwt"]),
+        (&["--auth", "jwt", "--jwt-secret-file", &missing], &[&missing, "cannot be read"]),
+        (&["--auth", "jwt", "--jwt-secret-file", &short], &[&short, "9 bytes", "needs 32", "openssl"]),
+        (&["--auth", "jwt", "--jwt-public-key-file", &secret], &[&secret, "no Ed25519 public key"]),
+        (&["--api-keys-file", &bad], &[&bad, "\"back\"", "there is no scope \"admin\"", "operate"]),
+        (&["--api-listen", "0.0.0.0:0"], &["api_listen is 0.0.0.0:0", "a loopback address only", "--api-keys-file"]),
+        (&["--events", "--store", "embedded:./nowhere"], &["events is on", "needs a Redis"]),
+    ];
+    for (args, parts) in cases {
+        let listen = ["--listen", "127.0.0.1:0", "--metrics-listen", "none"];
+        let line = refusal(shoprelay(&["serve"]).args(listen).args(args).env("SHOPRELAY_STORE", STORE[1]));
+        for part in parts {
+            assert!(line.contains(part), "{args:?}: {part} is not in {line}");
+        }
+        assert!(!line.contains("hunter2") && !line.contains(SECRET), "{line}");
+    }
+}
+
+#[test]
+fn check_opens_the_files_and_tells_no_secret() {
+    let dir =
+        files(&[("secret", SECRET), ("short", "hunter2"), ("keys.toml", KEYS), ("bad.toml", "[[keys]]\nkey = 5\n")]);
+    let jwt = ["check", "--auth", "jwt", "--listen", "0.0.0.0:8080", "--api-listen", "0.0.0.0:8081"];
+    let good = settings_file(&format!(
+        "api_keys_file = {:?}\njwt_secret_file = [\"a={}\"]\ncors_origins = [\"https://a\", \"https://b\"]\n",
+        file(&dir, "keys.toml"),
+        file(&dir, "secret"),
+    ));
+    let output = shoprelay(&jwt).args(STORE).args(["--config", path(good.path())]).output().unwrap();
+    let printed = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{printed}");
+    assert_eq!(shown(&printed, "jwt_secret_file").0, format!("a={}", file(&dir, "secret")));
+    assert_eq!(shown(&printed, "cors_origins").0, "https://a,https://b");
+    assert!(!printed.contains("hunter2") && !printed.contains(SECRET), "{printed}");
+
+    let short = [format!("k1={}", file(&dir, "short")), format!("k2={}", file(&dir, "secret"))];
+    let output = shoprelay(&jwt)
+        .args(STORE)
+        .args([
+            "--jwt-secret-file",
+            &short[0],
+            "--jwt-secret-file",
+            &short[1],
+            "--api-keys-file",
+            &file(&dir, "bad.toml"),
+        ])
+        .output()
+        .unwrap();
+    let printed = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert_eq!(shown(&printed, "jwt_secret_file"), (short.join(","), "--jwt-secret-file".into()));
+    for part in ["short has 7 bytes", "key number 1: name is missing", "2 problems"] {
+        assert!(printed.contains(part), "{part}:\n{printed}");
+    }
+    assert!(!printed.contains("hunter2"), "{printed}");
+}
+
+#[tokio::test]
+async fn a_hangup_reads_the_keys_anew_and_bad_ones_do_not_replace_good_ones() {
+    let dir = files(&[("secret", SECRET), ("keys.toml", KEYS)]);
+    let options = NodeOptions::new(RedisServer::shared().url())
+        .set("AUTH", "jwt")
+        .set("JWT_SECRET_FILE", &file(&dir, "secret"))
+        .set("API_KEYS_FILE", &file(&dir, "keys.toml"));
+    let node = NodeProcess::start(&options).await;
+    let logs = async |part: &str| eventually(SOON, part, async || node.log_text().contains(part)).await;
+    node.sighup();
+    logs("the API's keys were read anew").await;
+    logs("the keys for device tokens were read anew").await;
+    let keys: PathBuf = dir.path().join("keys.toml");
+    std::fs::write(&keys, KEYS.replace("scopes", "scope")).unwrap();
+    std::fs::write(dir.path().join("secret"), "hunter2").unwrap();
+    node.sighup();
+    logs("the API's keys stay as they were").await;
+    logs("the keys for device tokens stay as they were").await;
+    assert!(node.log_text().contains("there is no field"), "{}", node.log_text());
+    assert!(!node.log_text().contains("hunter2") && node.is_ready().await);
+}
