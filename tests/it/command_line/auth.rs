@@ -1,8 +1,12 @@
-//! Keys and tokens as an operator meets them: what stops the start, what `check` finds, and that bad
-//! keys do not replace good ones.
+//! Keys and tokens as an operator meets them: what stops the start, what `check` finds, how a token is
+//! made, and that bad keys do not replace good ones.
 
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{STORE, path, refusal, settings_file, shoprelay, shown, stdout};
@@ -88,6 +92,65 @@ fn check_opens_the_files_and_tells_no_secret() {
         assert!(printed.contains(part), "{part}:\n{printed}");
     }
     assert!(!printed.contains("hunter2"), "{printed}");
+}
+
+/// Header and claims of a token.
+fn opened(token: &str) -> (Value, Value) {
+    let [header, claims, _] = token.trim_end().split('.').collect::<Vec<_>>()[..] else { panic!("no token: {token}") };
+    let part = |part| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
+    (part(header), part(claims))
+}
+
+#[test]
+fn token_prints_a_token_with_its_claims() {
+    let dir = files(&[("secret", SECRET)]);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let secret = format!("2026={}", file(&dir, "secret"));
+    let who = ["token", "--shop", "s1", "--device", "till-1", "--role", "main"];
+    let output = shoprelay(&who)
+        .args(["--ttl", "30m", "--group", "bar", "--group", "kitchen", "--user", "li", "--op", "notify"])
+        .env("SHOPRELAY_JWT_SECRET_FILE", &secret)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let (header, mut claims) = opened(&stdout(&output));
+    assert_eq!(header, json!({"typ": "JWT", "alg": "HS256", "kid": "2026"}));
+    let exp = claims.as_object_mut().unwrap().remove("exp").unwrap().as_u64().unwrap();
+    assert!((now + 1800..now + 1860).contains(&exp), "{exp} against {now}");
+    let wanted = json!({
+        "shop": "s1", "device": "till-1", "role": "main", "groups": ["bar", "kitchen"], "user": "li", "ops": ["notify"],
+    });
+    assert_eq!(claims, wanted);
+
+    let output = shoprelay(&who).args(["--jwt-secret-file", &secret]).output().unwrap();
+    let (_, claims) = opened(&stdout(&output));
+    let mut names: Vec<&String> = claims.as_object().unwrap().keys().collect();
+    names.sort();
+    assert_eq!(names, ["device", "exp", "role", "shop"]);
+    assert!(claims["exp"].as_u64().unwrap() >= now + 86_400);
+}
+
+#[test]
+fn token_says_in_one_line_why_there_is_none() {
+    let dir = files(&[("secret", SECRET), ("short", "hunter2")]);
+    let [secret, short] = ["secret", "short"].map(|name| file(&dir, name));
+    let two = format!("a={secret},b={secret}");
+    let who = ["--shop", "s1", "--device", "till-1", "--role", "main"];
+    let cases: [(&[&str], &[&str], &str); 9] = [
+        (&["--shop", "s1", "--device", "d"], &["--jwt-secret-file", &secret], "say --role"),
+        (&["--shop", "s{1}", "--device", "d", "--role", "sub"], &["--jwt-secret-file", &secret], "--shop"),
+        (&["--shop", "s1", "--device", "d", "--role", "boss"], &["--jwt-secret-file", &secret], "main or sub"),
+        (&who, &["--jwt-secret-file", &secret, "--ttl", "soon"], "--ttl"),
+        (&who, &["--jwt-secret-file", &secret, "--group", ""], "--group"),
+        (&who, &[], "--jwt-secret-file"),
+        (&who, &["--jwt-secret-file", &short], "has 7 bytes"),
+        (&who, &["--jwt-secret-file", &two], "--kid, out of a, b"),
+        (&who, &["--jwt-secret-file", &two, "--kid", "c"], "no secret has the kid \"c\""),
+    ];
+    for (who, args, wanted) in cases {
+        let line = refusal(shoprelay(&["token"]).args(who).args(args));
+        assert!(line.contains(wanted) && !line.contains("hunter2"), "{wanted} is not in {line}");
+    }
 }
 
 #[tokio::test]
