@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::auth::Gate;
 use crate::config::{Config, Effective, Layers};
 
 /// What there is to say about the settings; its `Display` form is the whole of it.
@@ -42,6 +43,7 @@ fn found_by_looking(config: &Config) -> Vec<String> {
     {
         problems.push(format!("store_ca: {} cannot be read: {cause}", path.display()));
     }
+    problems.extend(Gate::problems(config).iter().map(ToString::to_string));
     let listeners: [(&str, Option<SocketAddr>); 3] =
         [("listen", config.listen), ("api_listen", config.api_listen), ("metrics_listen", config.metrics_listen)];
     for (index, (name, address)) in listeners.iter().enumerate() {

@@ -57,8 +57,8 @@
 //! relay                               what devices and back ends can ask for, in one place
 //! feed  retention  check              the log into the rooms; what is kept and for how long; settings shown
 //! proofs  nodes  events  auth         proofs and events on their way to the store; which nodes live; who may
-//! session  hub  store  config         a conversation, pure; the rooms; where messages live; settings
-//! metrics                             every metric
+//! session  hub  store                 a conversation, pure; the rooms; where messages live
+//! metrics  config                     every metric; settings
 //! protocol  rate                      the wire, pure; a token bucket
 //! message  attrs                      messages, signals, audiences; attributes
 //! ids                                 identifiers

@@ -1,13 +1,17 @@
 //! The command line: one error becomes one line and an exit status.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use shoprelay::auth::{self, NewToken};
 use shoprelay::check::Report;
 use shoprelay::config::{Config, ConfigError, Kind, Layers, SETTINGS};
 use shoprelay::demo::{self, Options};
+use shoprelay::ids::unix_ms;
+use shoprelay::message::Role;
 use shoprelay::node::Node;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
@@ -15,6 +19,9 @@ use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How long a token may be good.
+const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3650 * 86_400);
 
 fn main() -> ExitCode {
     let matches = match command().try_get_matches() {
@@ -43,6 +50,14 @@ fn main() -> ExitCode {
             let _ = write!(std::io::stdout(), "{report}");
             if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
+        Some(("token", matches)) => match token(matches) {
+            Ok(token) => {
+                // Whoever closed the pipe does not want it any more.
+                let _ = writeln!(std::io::stdout(), "{token}");
+                ExitCode::SUCCESS
+            }
+            Err(why) => fail(&why),
+        },
         Some(("demo", matches)) => demo(matches),
         _ => fail("say what to do; `shoprelay --help` lists what there is"),
     }
@@ -56,6 +71,12 @@ fn command() -> Command {
         .subcommand(Command::new("serve").about("Run a node of the relay, until SIGTERM").args(settings()))
         .subcommand(
             Command::new("check").about("Print the settings that serve would take, and what is wrong").args(settings()),
+        )
+        .subcommand(
+            Command::new("token")
+                .about("Print a token for a device, signed with the secret of --jwt-secret-file")
+                .args(token_claims())
+                .args(settings()),
         )
         .subcommand(
             Command::new("demo").about("Show a relay at work: a shop with tills, handhelds and bad luck").args([
@@ -100,16 +121,61 @@ fn settings() -> impl Iterator<Item = Arg> {
         let is_switch = setting.kind == Kind::Switch || setting.default == "false";
         if is_switch {
             arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+        } else if setting.kind == Kind::List {
+            arg.action(ArgAction::Append)
         } else {
             arg.action(ArgAction::Set)
         }
     })
 }
 
+/// What a token says.
+fn token_claims() -> [Arg; 8] {
+    let one = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
+    [
+        one("shop", "the shop it is for"),
+        one("device", "the device it is for"),
+        one("role", "main or sub"),
+        one("ttl", "how long it is good, such as 30m, 24h or 365d").default_value("24h"),
+        one("group", "a group the device is in, which may be repeated; without it they stay as they are")
+            .action(ArgAction::Append),
+        one("user", "the user the device is bound to"),
+        one("op", "an op the device may send, which may be repeated; without it all are").action(ArgAction::Append),
+        one("kid", "which secret signs, where there are several"),
+    ]
+}
+
+/// The token that the command line asks for.
+fn token(matches: &ArgMatches) -> Result<String, String> {
+    let secrets = layers(matches).token_secrets().map_err(|problems| first_of(&problems))?;
+    let given = |name: &str| matches.get_one::<String>(name).map(String::as_str);
+    let needed = |name| given(name).ok_or_else(|| format!("say --{name}; a token is for one shop, device and role"));
+    let listed = |name| -> Option<Vec<&str>> { Some(matches.get_many::<String>(name)?.map(String::as_str).collect()) };
+    let name = |flag: &str, text: &str| text.parse().map_err(|cause| format!("--{flag} {text:?}: the name {cause}"));
+    let role = match needed("role")? {
+        "main" => Role::Main,
+        "sub" => Role::Sub,
+        other => return Err(format!("--role {other:?}: give main or sub")),
+    };
+    let ttl = needed("ttl").map(humantime::parse_duration)?.ok().filter(|ttl| TTL.contains(ttl));
+    let ttl = ttl.ok_or("--ttl: give a time from 1s to 3650d, such as 30m, 24h or 365d")?;
+    let groups = listed("group").map(|groups| groups.into_iter().map(|group| name("group", group)).collect());
+    let new = NewToken {
+        shop: needed("shop")?.parse().map_err(|cause| format!("--shop: the name {cause}"))?,
+        device: needed("device")?.parse().map_err(|cause| format!("--device: the name {cause}"))?,
+        role,
+        expires_at_s: unix_ms() / 1000 + ttl.as_secs(),
+        groups: groups.transpose()?,
+        user: given("user").map(|user| name("user", user)).transpose()?,
+        ops: listed("op").map(|ops| ops.into_iter().map(str::to_owned).collect()),
+    };
+    auth::issue(&secrets, given("kid"), &new).map_err(|error| error.to_string())
+}
+
 fn layers(matches: &ArgMatches) -> Layers {
     let flags = SETTINGS.iter().filter(|setting| setting.kind != Kind::File).filter_map(|setting| {
-        let value = matches.try_get_one::<String>(setting.key).ok().flatten()?;
-        Some((setting.key, value.clone()))
+        let values: Vec<&str> = matches.get_many::<String>(setting.key)?.map(String::as_str).collect();
+        Some((setting.key, values.join(",")))
     });
     // A variable that is no Unicode is none of ours, and must not stop the start.
     let environment = std::env::vars_os()
@@ -152,6 +218,7 @@ fn serve(config: Config, unknown_variables: &[String]) -> ExitCode {
 async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let store = config.store.redacted();
     let mut node = Node::start(config).await?;
     let addresses = node.addresses();
@@ -167,10 +234,13 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         version = env!("CARGO_PKG_VERSION"),
         "ready"
     );
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = node.failed() => return Err("a part of the node has failed; start it anew".into()),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => node.reload().await,
+            () = node.failed() => return Err("a part of the node has failed; start it anew".into()),
+        }
     }
     info!("stopping");
     node.stop().await;

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
+use crate::auth::{Gate, GateError};
 use crate::config::Config;
 use crate::events::Events;
 use crate::feed::Feed;
@@ -38,6 +39,8 @@ const STOP_WAIT: Duration = Duration::from_secs(5);
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error(transparent)]
+    Gate(#[from] GateError),
     #[error("{setting} {address} cannot be listened on: {cause}; stop what listens there, or choose another address")]
     Listen { setting: &'static str, address: SocketAddr, cause: std::io::Error },
     #[error("the store {url} cannot be used: {cause}")]
@@ -103,12 +106,13 @@ impl Listeners {
 }
 
 impl Node {
-    /// Starts a node: the listeners are taken first, so that a second start fails at once, the store
-    /// next, and devices are let in last.
+    /// Starts a node: the keys are read and the listeners taken first, so that bad keys and a second start
+    /// fail at once, the store next, and devices are let in last.
     ///
     /// # Errors
     /// [`StartError`] says what to do.
     pub async fn start(config: Config) -> Result<Node, StartError> {
+        let gate = Arc::new(Gate::open(&config)?);
         let scrape = metrics::install()?;
         let listeners = Listeners::open(&config)?;
         let addresses = listeners.addresses();
@@ -119,15 +123,15 @@ impl Node {
             key_retention: config.retention.keys,
             deadline: config.timeouts.store,
             prefix: config.store_prefix.clone(),
-            device_groups_max: 1000,
+            device_groups_max: config.limits.device_groups,
             attrs_bytes_max: config.limits.frame_bytes,
-            events_max: 100_000,
+            events_max: config.limits.events,
         };
         let opened = store::open(config.store.secret(), config.store_ca.as_deref(), id.clone(), settings).await;
         let (store, events) = opened.map_err(|cause| StartError::Store { url: url.clone(), cause })?;
         let first = store.beat(&id, &NodeReport::default()).await.map_err(|cause| StartError::Silent { url, cause })?;
         metrics::store_up(true);
-        let relay = assemble(&config, &id, &store);
+        let relay = assemble(&config, &id, &store, gate);
         relay.nodes.on_beats(first, Instant::now());
         let probes = Arc::new(Probes {
             scrape: scrape.clone(),
@@ -147,10 +151,12 @@ impl Node {
             async move { events.run().await }
         });
         keepers.spawn(upkeep(scrape));
-        let api = Arc::new(Api::new(relay.clone(), Cors::default(), 1000)?);
+        let browsers = Cors::new(config.cors_origins.clone());
+        let api = Arc::new(Api::new(relay.clone(), browsers, config.limits.api_connections)?);
         let doors = Doorways { listeners, relay: &relay, probes: &probes, api };
         let (stop_devices, devices) = accept(doors, &mut keepers);
-        Ok(Node { id, relay, probes, addresses, stop_devices, devices, drain_window: config.drain_window, keepers })
+        let drain_window = config.drain_window;
+        Ok(Node { id, relay, probes, addresses, stop_devices, devices, drain_window, keepers })
     }
 
     /// The node's id.
@@ -161,6 +167,14 @@ impl Node {
     /// Where it listens; the port is the one that was given where 0 was asked for.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Reads the files with keys anew; what came of it is logged.
+    pub async fn reload(&self) {
+        let gate = self.relay.gate.clone();
+        if tokio::task::spawn_blocking(move || gate.reload()).await.is_err() {
+            warn!("the files with keys could not be read anew");
+        }
     }
 
     /// Waits until a part of the node has ended, which none does by itself: then the process had better
@@ -194,7 +208,7 @@ impl Node {
 }
 
 /// Puts together what connections share.
-fn assemble(config: &Config, id: &NodeId, store: &Arc<dyn Store>) -> Arc<Relay> {
+fn assemble(config: &Config, id: &NodeId, store: &Arc<dyn Store>, gate: Arc<Gate>) -> Arc<Relay> {
     let hub = Arc::new(Hub::new(config.limits.shop_publishes_per_s));
     let nodes = Arc::new(Nodes::new(Instant::now()));
     let (kept, log_entries) = (&config.retention, config.limits.log_entries);
@@ -214,9 +228,10 @@ fn assemble(config: &Config, id: &NodeId, store: &Arc<dyn Store>) -> Arc<Relay> 
         proofs: Arc::new(Proofs::new(store.clone())),
         retention: Arc::new(Retention::new(store.clone(), nodes.clone(), id.clone(), kept, log_entries)),
         nodes,
-        events: Arc::new(Events::new(store.clone(), false)),
-        gate: Arc::new(crate::auth::Gate { api: crate::auth::ApiAuth, devices: crate::auth::DeviceAuth }),
+        events: Arc::new(Events::new(store.clone(), config.events)),
+        gate,
         doors: Doors::new(config.limits.connections),
+        device_groups_max: config.limits.device_groups,
         pages: Semaphore::new(PAGES_MAX),
     })
 }

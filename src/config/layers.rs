@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Config, ConfigError, Kind, SETTINGS, Values, default_of, printable};
+use super::values::{Values, default_of, printable};
+use super::{Config, ConfigError, KeyFile, Kind, SETTINGS};
 
 /// A value with where it came from.
 struct Given {
@@ -79,6 +80,14 @@ impl Layers {
             };
             let value = match value {
                 toml::Value::String(text) => text,
+                toml::Value::Array(values) if setting.kind == Kind::List => match joined(&values) {
+                    Some(text) => text,
+                    None => {
+                        let problem = unreadable(format!("{name} must be a list of texts"));
+                        self.file_problems.push(problem);
+                        continue;
+                    }
+                },
                 toml::Value::Integer(_) | toml::Value::Boolean(_) | toml::Value::Float(_) => value.to_string(),
                 _ => {
                     let problem = unreadable(format!("{name} must be a text, a number, true or false"));
@@ -120,6 +129,19 @@ impl Layers {
         }
     }
 
+    /// The files with secrets for device tokens, which signing a token needs of all the settings.
+    ///
+    /// # Errors
+    /// Everything that is wrong with that setting or with the settings file, at least one.
+    pub fn token_secrets(&self) -> Result<Vec<KeyFile>, Vec<ConfigError>> {
+        let mut problems = Vec::new();
+        let secrets = Values { layers: self, problems: &mut problems }.token_secrets();
+        match secrets {
+            Some(secrets) if problems.is_empty() && self.file_problems.is_empty() => Ok(secrets),
+            _ => Err(self.file_problems.iter().cloned().chain(problems).collect()),
+        }
+    }
+
     /// The value in force, and where it came from.
     pub(super) fn value(&self, key: &'static str) -> (&str, &str) {
         match self.given.get(key) {
@@ -127,6 +149,12 @@ impl Layers {
             None => (default_of(key), "default"),
         }
     }
+}
+
+/// A list as a flag or a variable would give it.
+fn joined(values: &[toml::Value]) -> Option<String> {
+    let values: Option<Vec<&str>> = values.iter().map(toml::Value::as_str).collect();
+    values.map(|values| values.join(","))
 }
 
 fn flatten(table: toml::Table) -> Vec<(String, toml::Value)> {

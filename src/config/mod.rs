@@ -1,112 +1,21 @@
 //! Every setting: its name, default and bounds, and where it may come from.
 //!
 //! Owns the table [`SETTINGS`], from which the command line, the environment and the file are read
-//! alike. Never opens a socket; the one file it reads is the settings file. Called by `main`, `check`
+//! alike, and the checked [`Config`] that comes of them. Never opens a socket; the one file it reads is the settings file. Called by `main`, `check`
 //! and `demo`.
 
 mod layers;
+mod table;
 #[cfg(test)]
 mod tests;
+mod values;
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use layers::{Effective, Layers};
-
-/// One setting. The environment variable is `SHOPRELAY_` and the key in capitals, with an underscore
-/// for a point; the flag, where it has one, is the key with hyphens.
-#[derive(Debug, Clone, Copy)]
-pub struct Setting {
-    /// As in the settings file; `table.key` for one in a table.
-    pub key: &'static str,
-    pub default: &'static str,
-    pub kind: Kind,
-    pub help: &'static str,
-}
-
-/// How a setting may be given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// By flag, environment and file.
-    Flag,
-    /// By flag without a value, environment and file.
-    Switch,
-    /// By environment and file only.
-    File,
-    /// Reserved for a later version: giving it stops the start.
-    Later,
-}
-
-impl Setting {
-    /// The name of its flag, without the hyphens in front.
-    pub fn flag(&self) -> String {
-        self.key.replace('_', "-")
-    }
-
-    /// The name of its environment variable.
-    pub fn variable(&self) -> String {
-        format!("SHOPRELAY_{}", self.key.replace('.', "_").to_uppercase())
-    }
-}
-
-const fn setting(key: &'static str, default: &'static str, kind: Kind, help: &'static str) -> Setting {
-    Setting { key, default, kind, help }
-}
-
-/// Every setting there is.
-pub const SETTINGS: &[Setting] = &[
-    setting("config", "", Kind::Flag, "TOML file with further settings"),
-    setting("listen", "127.0.0.1:8080", Kind::Flag, "where devices connect; none for nowhere"),
-    setting("api_listen", "127.0.0.1:8081", Kind::Flag, "where back ends connect; none for nowhere"),
-    setting("metrics_listen", "127.0.0.1:9090", Kind::Flag, "health and metrics; none for nowhere"),
-    setting(
-        "store",
-        "embedded:./shoprelay-data",
-        Kind::Flag,
-        "where messages live: embedded:<directory>, redis://, rediss://, redis+unix://",
-    ),
-    setting("store_ca", "", Kind::Flag, "PEM file of the authority to trust for rediss://, instead of the system's"),
-    setting("store_prefix", "sr:", Kind::Flag, "what every key and channel in Redis begins with"),
-    setting("auth", "none", Kind::Flag, "who may log in: none (loopback only, unless insecure)"),
-    setting("insecure", "false", Kind::Switch, "let anyone log in from anywhere"),
-    setting("drain_window", "30s", Kind::Flag, "how long a node that stops gives its connections at most"),
-    setting(
-        "log",
-        "info",
-        Kind::Flag,
-        "what to log: error, warn, info, debug, or a filter such as shoprelay::feed=debug",
-    ),
-    setting("limits.frame_bytes", "65536", Kind::File, "largest frame of a client, and largest message of fragments"),
-    setting("limits.window", "256", Kind::File, "messages a connection may have outstanding without an ack"),
-    setting("limits.session_ops_per_s", "200", Kind::File, "ops a connection may send, five times as many at once"),
-    setting(
-        "limits.shop_publishes_per_s",
-        "1000",
-        Kind::File,
-        "notifies a shop may send over all nodes, five times as many at once",
-    ),
-    setting("limits.connections", "100000", Kind::File, "connections of this node; then it answers 503"),
-    setting("limits.log_entries", "100000", Kind::File, "entries a shop's log holds; then backlog_full"),
-    setting("timeouts.login", "10s", Kind::File, "from the TCP connection to the login"),
-    setting("timeouts.ack", "30s", Kind::File, "how long a device may take to acknowledge, and to read"),
-    setting("timeouts.store", "2s", Kind::File, "deadline of every call of the store"),
-    setting("retention.messages", "7d", Kind::File, "how long messages are kept"),
-    setting("retention.keys", "24h", Kind::File, "how long idempotency keys are kept"),
-    setting("retention.devices", "30d", Kind::File, "how long a device that is away stays registered"),
-    setting("heartbeat", "25s", Kind::File, "time between Pings; a connection silent for two is closed"),
-    setting("audit", "30s", Kind::File, "within this time every room's position is compared with its log"),
-    setting("tls_listen", "", Kind::Later, ""),
-    setting("tls_cert", "", Kind::Later, ""),
-    setting("tls_key", "", Kind::Later, ""),
-    setting("tls_client_ca", "", Kind::Later, ""),
-    setting("tls_client_crl", "", Kind::Later, ""),
-    setting("jwt_secret_file", "", Kind::Later, ""),
-    setting("jwt_public_key_file", "", Kind::Later, ""),
-    setting("api_keys_file", "", Kind::Later, ""),
-    setting("legacy", "false", Kind::Later, ""),
-    setting("events", "false", Kind::Later, ""),
-];
+pub use table::{Kind, SETTINGS, Setting};
 
 /// The settings of a node, checked.
 #[derive(Debug, Clone)]
@@ -117,6 +26,12 @@ pub struct Config {
     pub store: StoreUrl,
     pub store_ca: Option<PathBuf>,
     pub store_prefix: String,
+    pub auth: Auth,
+    /// The file with the API's keys; None where whoever reaches the API may use it.
+    pub api_keys_file: Option<PathBuf>,
+    pub cors_origins: CorsOrigins,
+    /// Whether the event stream is written.
+    pub events: bool,
     pub drain_window: Duration,
     /// Directives of `tracing`'s filter.
     pub log: String,
@@ -136,6 +51,43 @@ pub struct Limits {
     pub shop_publishes_per_s: u32,
     pub connections: usize,
     pub log_entries: u64,
+    pub device_groups: usize,
+    pub events: u64,
+    pub api_connections: usize,
+}
+
+/// Who may log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// Anyone.
+    None,
+    /// Whoever brings a token that one of these keys, at least one, signed.
+    Jwt(TokenKeyFiles),
+}
+
+/// Where the keys for device tokens are. No two have the same `kid`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenKeyFiles {
+    /// Secrets, for HS256.
+    pub secrets: Vec<KeyFile>,
+    /// Ed25519 public keys in PEM, for EdDSA.
+    pub public_keys: Vec<KeyFile>,
+}
+
+/// A file with one key for device tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFile {
+    /// The name by which a token says that this key signed it.
+    pub kid: Option<String>,
+    pub path: PathBuf,
+}
+
+/// The browser origins that may call the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CorsOrigins {
+    Any,
+    /// These, each `scheme://host[:port]` in lower case; none where it is empty.
+    Only(Vec<String>),
 }
 
 /// Deadlines; see [`SETTINGS`].
@@ -159,6 +111,11 @@ pub struct Retention {
 pub struct StoreUrl(String);
 
 impl StoreUrl {
+    /// Whether messages live in a file of this node.
+    pub fn is_embedded(&self) -> bool {
+        self.0.starts_with("embedded:")
+    }
+
     /// The address with its password: never to be printed.
     pub fn secret(&self) -> &str {
         &self.0
@@ -217,143 +174,17 @@ pub enum ConfigError {
         "auth is none and {listen} is no loopback address, so anyone could log in; listen on 127.0.0.1 or say --insecure"
     )]
     Open { listen: SocketAddr },
-}
-
-/// The values of [`Layers`] on their way into a [`Config`]. One that cannot be taken is noted, and its
-/// default goes on in its place, so that what is wrong with the rest is found too.
-struct Values<'a> {
-    layers: &'a Layers,
-    problems: &'a mut Vec<ConfigError>,
-}
-
-impl Values<'_> {
-    fn parse(&mut self) -> Option<Config> {
-        let config = Config {
-            listen: self.get("listen", address)?,
-            api_listen: self.get("api_listen", address)?,
-            metrics_listen: self.get("metrics_listen", address)?,
-            store: self.get("store", store_url)?,
-            store_ca: self.get("store_ca", |text| Ok((!text.is_empty()).then(|| PathBuf::from(text))))?,
-            store_prefix: self.get("store_prefix", store_prefix)?,
-            drain_window: self.get("drain_window", duration("0s", "1h"))?,
-            log: self.get("log", log_filter)?,
-            limits: Limits {
-                frame_bytes: self.get("limits.frame_bytes", number(1024, 16 << 20))?,
-                window: self.get("limits.window", number(1, 10_000))?,
-                session_ops_per_s: self.get("limits.session_ops_per_s", number(1, 1_000_000))?,
-                shop_publishes_per_s: self.get("limits.shop_publishes_per_s", number(1, 1_000_000))?,
-                connections: self.get("limits.connections", number(1, 10_000_000))?,
-                log_entries: self.get("limits.log_entries", number(1, 100_000_000))?,
-            },
-            timeouts: Timeouts {
-                login: self.get("timeouts.login", duration("100ms", "10m"))?,
-                ack: self.get("timeouts.ack", duration("100ms", "1h"))?,
-                store: self.get("timeouts.store", duration("50ms", "60s"))?,
-            },
-            retention: Retention {
-                messages: self.get("retention.messages", duration("1s", "3650d"))?,
-                keys: self.get("retention.keys", duration("1s", "3650d"))?,
-                devices: self.get("retention.devices", duration("1s", "3650d"))?,
-            },
-            heartbeat: self.get("heartbeat", duration("1s", "1h"))?,
-            audit: self.get("audit", duration("1s", "60s"))?,
-        };
-        let is_insecure = self.get("insecure", switch)?;
-        self.get("auth", auth)?;
-        if let Some(listen) = config.listen.filter(|listen| !listen.ip().is_loopback() && !is_insecure) {
-            self.problems.push(ConfigError::Open { listen });
-        }
-        Some(config)
-    }
-
-    fn get<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let (value, source_name) = self.layers.value(key);
-        let problem = match parse(value) {
-            Ok(parsed) => return Some(parsed),
-            Err(problem) => problem,
-        };
-        let (value, source_name) = (printable(key, value), source_name.to_owned());
-        self.problems.push(ConfigError::Value { key, value, source_name, problem });
-        parse(default_of(key)).ok()
-    }
-}
-
-fn default_of(key: &str) -> &'static str {
-    SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.default)
-}
-
-/// A value without what must not be repeated.
-fn printable(key: &str, value: &str) -> String {
-    if key == "store" { redacted_url(value) } else { value.to_owned() }
-}
-
-/// The filter in the form of `tracing`'s directives; a plain level is for the relay's own words only,
-/// because libraries would print what passes through them.
-fn log_filter(text: &str) -> Result<String, String> {
-    let directives = if text.contains('=') { text.to_owned() } else { format!("warn,shoprelay={text}") };
-    match tracing_subscriber::EnvFilter::try_new(&directives) {
-        Ok(_) => Ok(directives),
-        Err(problem) => Err(format!("{problem}; give error, warn, info, debug, or target=level pairs")),
-    }
-}
-
-fn address(text: &str) -> Result<Option<SocketAddr>, String> {
-    if text == "none" {
-        return Ok(None);
-    }
-    let mut found = text.to_socket_addrs().map_err(|cause| format!("give host:port or none ({cause})"))?;
-    found.next().map(Some).ok_or_else(|| "the host has no address".into())
-}
-
-fn store_url(text: &str) -> Result<StoreUrl, String> {
-    let known = ["redis://", "rediss://", "redis+unix://"];
-    let is_directory = text.strip_prefix("embedded:").is_some_and(|dir| !dir.is_empty());
-    if is_directory || known.iter().any(|scheme| text.starts_with(scheme)) {
-        return Ok(StoreUrl(text.to_owned()));
-    }
-    Err("give embedded:<directory>, redis://host:port, rediss://host:port or redis+unix:///path".into())
-}
-
-fn store_prefix(text: &str) -> Result<String, String> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b':' | b'.' | b'_' | b'-' | b'/');
-    if text.is_empty() || text.len() > 64 || !text.bytes().all(allowed) {
-        return Err("give 1 to 64 of A-Za-z0-9:._-/".into());
-    }
-    Ok(text.to_owned())
-}
-
-fn switch(text: &str) -> Result<bool, String> {
-    match text {
-        "true" | "1" | "yes" | "on" => Ok(true),
-        "false" | "0" | "no" | "off" | "" => Ok(false),
-        _ => Err("give true or false".into()),
-    }
-}
-
-fn auth(text: &str) -> Result<(), String> {
-    match text {
-        "none" => Ok(()),
-        "jwt" | "mtls" => Err("not in this version yet; it is none so far".into()),
-        _ => Err("give none, jwt or mtls".into()),
-    }
-}
-
-fn number<T>(min: T, max: T) -> impl Fn(&str) -> Result<T, String>
-where
-    T: std::str::FromStr + PartialOrd + std::fmt::Display + Copy,
-{
-    move |text| match text.parse::<T>() {
-        Ok(number) if number >= min && number <= max => Ok(number),
-        _ => Err(format!("give a whole number from {min} to {max}")),
-    }
-}
-
-fn duration(min: &'static str, max: &'static str) -> impl Fn(&str) -> Result<Duration, String> {
-    move |text| {
-        let bound = |text| humantime::parse_duration(text).unwrap_or_default();
-        match humantime::parse_duration(text) {
-            Ok(duration) if (bound(min)..=bound(max)).contains(&duration) => Ok(duration),
-            _ => Err(format!("give a time from {min} to {max}, such as 500ms, 30s, 5m, 24h or 7d")),
-        }
-    }
+    #[error(
+        "api_listen is {listen}, and without a keys file the API answers on a loopback address only; name a file with \
+         --api-keys-file, listen on 127.0.0.1 or say --insecure"
+    )]
+    OpenApi { listen: SocketAddr },
+    #[error("auth is jwt and there is no key for tokens; name one with --jwt-secret-file or --jwt-public-key-file")]
+    TokenKeysMissing,
+    #[error("{key} is given and auth is none, so no token would be looked at; say --auth jwt, or leave the key out")]
+    TokenKeysUnused { key: &'static str },
+    #[error("two keys for tokens have the kid {kid:?}; give each a kid of its own")]
+    SameKid { kid: String },
+    #[error("events is on, but the event stream needs a Redis and the store is embedded; change one of the two")]
+    EventsEmbedded,
 }

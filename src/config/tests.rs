@@ -54,7 +54,7 @@ fn everything_that_is_wrong_is_told_at_once() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "heartbeat = \"soon\"\n[limits]\nwindows = 7\nspeed = 1\n").unwrap();
     let flags = [STORE, ("config", file.path().to_str().unwrap()), ("listen", "0.0.0.0:1"), ("legacy", "true")];
-    let environment = [("SHOPRELAY_LIMITS_WINDOW", "0"), ("SHOPRELAY_LOG", "loud"), ("SHOPRELAY_AUTH", "jwt")];
+    let environment = [("SHOPRELAY_LIMITS_WINDOW", "0"), ("SHOPRELAY_LOG", "loud"), ("SHOPRELAY_AUTH", "mtls")];
     let problems = read(&flags, &environment).check().unwrap_err();
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
     for part in ["limits.speed", "limits.windows", "legacy", "heartbeat", "limits.window:", "log", "auth", "0.0.0.0:1"]
@@ -110,4 +110,67 @@ fn a_password_is_never_printed() {
         "redis-sentinel://h?sentinelPassword=***&a=b"
     );
     assert_eq!(redacted_url("embedded:/data/a@b"), "embedded:/data/a@b");
+}
+
+#[test]
+fn several_values_are_parted_by_commas_wherever_they_come_from() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "jwt_secret_file = [\"a=/keys/a\", \"/keys/b\"]\n").unwrap();
+    let from_file = ("config", file.path().to_str().unwrap());
+    let wanted =
+        [KeyFile { kid: Some("a".into()), path: "/keys/a".into() }, KeyFile { kid: None, path: "/keys/b".into() }];
+    assert_eq!(read(&[from_file], &[]).token_secrets().unwrap(), wanted);
+    assert_eq!(read(&[("jwt_secret_file", "a=/keys/a, /keys/b")], &[]).token_secrets().unwrap(), wanted);
+    assert_eq!(read(&[], &[("SHOPRELAY_JWT_SECRET_FILE", "a=/keys/a,/keys/b")]).token_secrets().unwrap(), wanted);
+    let wanted = [KeyFile { kid: None, path: "./a=b".into() }];
+    assert_eq!(read(&[("jwt_secret_file", "./a=b")], &[]).token_secrets().unwrap(), wanted);
+    for bad in ["a,", "a=", ",a"] {
+        assert!(read(&[("jwt_secret_file", bad)], &[]).token_secrets().is_err(), "{bad}");
+    }
+    std::fs::write(file.path(), "jwt_secret_file = [1]\n").unwrap();
+    let problems = read(&[from_file], &[]).token_secrets().unwrap_err();
+    assert!(problems[0].to_string().contains("jwt_secret_file must be a list of texts"), "{problems:?}");
+}
+
+#[test]
+fn tokens_and_their_keys_are_asked_for_together() {
+    let jwt = ("auth", "jwt");
+    assert!(matches!(check(&[STORE, jwt], &[]), Err(ConfigError::TokenKeysMissing)));
+    let lonely = check(&[STORE, ("jwt_public_key_file", "p")], &[]);
+    assert!(matches!(lonely, Err(ConfigError::TokenKeysUnused { key: "jwt_public_key_file" })), "{lonely:?}");
+    let mistyped = read(&[STORE, ("auth", "jwd"), ("jwt_secret_file", "p")], &[]).check().unwrap_err();
+    assert!(matches!(mistyped[..], [ConfigError::Value { key: "auth", .. }]), "{mistyped:?}");
+    let twice = check(&[STORE, jwt, ("jwt_secret_file", "a=x"), ("jwt_public_key_file", "a=y")], &[]);
+    assert!(matches!(twice, Err(ConfigError::SameKid { .. })), "{twice:?}");
+    let config = check(&[STORE, jwt, ("jwt_secret_file", "x"), ("listen", "0.0.0.0:80")], &[]).unwrap();
+    let files = TokenKeyFiles { secrets: vec![KeyFile { kid: None, path: "x".into() }], public_keys: Vec::new() };
+    assert_eq!(config.auth, Auth::Jwt(files));
+}
+
+#[test]
+fn nobody_may_use_the_api_from_outside_without_keys_or_insecure() {
+    let outside = ("api_listen", "0.0.0.0:80");
+    let error = check(&[STORE, outside], &[]).unwrap_err().to_string();
+    assert!(error.contains("0.0.0.0:80") && error.contains("a loopback address only"), "{error}");
+    assert!(check(&[STORE, outside, ("insecure", "true")], &[]).is_ok());
+    let config = check(&[STORE, outside, ("api_keys_file", "keys.toml")], &[]).unwrap();
+    assert_eq!(config.api_keys_file, Some("keys.toml".into()));
+}
+
+#[test]
+fn the_event_stream_needs_a_redis() {
+    assert!(matches!(check(&[("events", "true")], &[]), Err(ConfigError::EventsEmbedded)));
+    assert!(check(&[STORE, ("events", "true")], &[]).unwrap().events);
+}
+
+#[test]
+fn an_origin_is_a_scheme_and_a_host() {
+    let origins = |text| check(&[STORE, ("cors_origins", text)], &[]).map(|config| config.cors_origins);
+    assert_eq!(origins("").unwrap(), CorsOrigins::Only(Vec::new()));
+    assert_eq!(origins("*").unwrap(), CorsOrigins::Any);
+    let two = vec!["https://back.example".to_owned(), "http://localhost:3000".to_owned()];
+    assert_eq!(origins("https://Back.example, http://localhost:3000").unwrap(), CorsOrigins::Only(two));
+    for bad in ["back.example", "https://back.example/", "https://", "https://a,*", "https://*.example"] {
+        assert!(origins(bad).is_err(), "{bad}");
+    }
 }

@@ -65,7 +65,13 @@ impl Relay {
     fn check_token(&self, login: &Login) -> Result<Grant, Failure> {
         let token = login.token.as_ref().map(Token::secret);
         let checked = self.gate.devices.check(token, &login.shop, &login.device, login.role, unix_ms() / 1000);
-        checked.map_err(|refusal| Failure::new(ErrorCode::Unauthorized, refusal.to_string()))
+        let grant = checked.map_err(|refusal| Failure::new(ErrorCode::Unauthorized, refusal.to_string()))?;
+        let (groups, limit) = (grant.groups.as_ref().map_or(0, Vec::len), self.device_groups_max);
+        if groups > limit {
+            let text = format!("the token names {groups} groups, a device may be in {limit} (limits.device_groups)");
+            return Err(Failure::new(ErrorCode::Unauthorized, text));
+        }
+        Ok(grant)
     }
 
     async fn enter(

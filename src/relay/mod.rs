@@ -51,6 +51,8 @@ pub struct Relay {
     pub events: Arc<Events>,
     pub gate: Arc<Gate>,
     pub doors: Doors,
+    /// Groups a device may be in.
+    pub device_groups_max: usize,
     /// One permit for each page that is being read.
     pub pages: Semaphore,
 }

@@ -14,7 +14,7 @@ mod window;
 use std::time::{Duration, Instant};
 
 pub use answer::{Answer, Failure, Welcome};
-pub use grant::Grant;
+pub use grant::{Grant, OpSet};
 pub use window::Proven;
 
 use crate::attrs::AttrsChange;

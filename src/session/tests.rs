@@ -265,7 +265,7 @@ fn a_grant_withholds_ops_and_what_it_fixes() {
     let grant = Grant {
         groups: Some(Vec::new()),
         user: Some("u".parse().unwrap()),
-        ops: Some(["join", "bind", "online"].map(Into::into).into()),
+        ops: Some(["join", "bind", "online"].into_iter().collect()),
         expires_at_s: None,
     };
     log_in_with(&mut session, r#"{"op":"login","shop":"s","device":"a","role":"sub"}"#, &grant, None, start);

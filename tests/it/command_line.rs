@@ -1,5 +1,6 @@
 //! The program as one meets it: its command line, its settings and what it says when it cannot start.
 
+mod auth;
 mod demo;
 
 use std::net::TcpListener;

@@ -97,7 +97,7 @@ async fn an_unknown_op_is_named_and_is_no_malformed_frame() {
     for _ in 0..120 {
         device.refused("frobnicate", json!({}), "unknown_op").await;
         // Ops of the contract that this version does not have yet.
-        for op in ["join", "leave", "bind", "unbind", "attrs", "call"] {
+        for op in ["jion", "subscribe", "", "Notify"] {
             device.refused(op, json!({}), "unknown_op").await;
         }
     }

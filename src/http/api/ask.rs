@@ -76,7 +76,7 @@ impl Texts {
 impl Ask {
     /// Who asks, as messages and statuses name it.
     pub fn name(&self) -> Name {
-        self.key.name().clone()
+        self.key.name.clone()
     }
 
     /// A page of a list that is held in memory, in the order of a name that each item has.

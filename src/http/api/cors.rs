@@ -6,23 +6,21 @@ use hyper::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, HeaderMap, HeaderValue, ORIGIN, VARY,
 };
 
+use crate::config::CorsOrigins;
 use crate::http::api::problem::Problem;
 
 /// The origins that may call the API from a browser; none unless somebody configures them.
-#[derive(Debug, Clone, Default)]
-pub struct Cors {
-    origins: Vec<String>,
-}
+pub struct Cors(CorsOrigins);
 
 impl Cors {
-    /// For these origins, such as `https://back.example`; `*` for every origin.
-    pub fn new(origins: Vec<String>) -> Cors {
-        Cors { origins }
+    /// For these origins.
+    pub fn new(origins: CorsOrigins) -> Cors {
+        Cors(origins)
     }
 
     /// Whether there is any.
     pub fn is_on(&self) -> bool {
-        !self.origins.is_empty()
+        !matches!(&self.0, CorsOrigins::Only(origins) if origins.is_empty())
     }
 
     /// Refuses what a page of another origin has a browser change: it would be done although the page
@@ -59,6 +57,9 @@ impl Cors {
     }
 
     fn allows(&self, origin: &HeaderValue) -> bool {
-        self.origins.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes())
+        match &self.0 {
+            CorsOrigins::Any => true,
+            CorsOrigins::Only(origins) => origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()),
+        }
     }
 }

@@ -211,7 +211,7 @@ impl Api {
 impl Line {
     fn write(&self, status: StatusCode, took: Duration, detail: Option<&str>) {
         let (id, method, route) = (self.id.to_str().unwrap_or_default(), self.method.as_str(), self.route);
-        let (status, key) = (status.as_u16(), self.key.as_ref().map_or("none", |key| key.name().as_str()));
+        let (status, key) = (status.as_u16(), self.key.as_ref().map_or("none", |key| key.name.as_str()));
         let is_operators = status < 400 && matches!(method, "POST" | "DELETE") && route.ends_with("close")
             || status < 400 && method == "DELETE";
         if status >= 500 {

@@ -13,6 +13,7 @@ pub struct Login {
     pub role: &'static str,
     ack: Option<&'static str>,
     meta: Option<Value>,
+    token: Option<String>,
     encoding: Encoding,
 }
 
@@ -25,6 +26,7 @@ impl Login {
             role: "main",
             ack: None,
             meta: None,
+            token: None,
             encoding: Encoding::Json,
         }
     }
@@ -44,6 +46,11 @@ impl Login {
         Login { meta: Some(meta), ..self }
     }
 
+    /// Shows a token.
+    pub fn token(self, token: &str) -> Login {
+        Login { token: Some(token.into()), ..self }
+    }
+
     /// Chooses the encoding.
     pub fn encoding(self, encoding: Encoding) -> Login {
         Login { encoding, ..self }
@@ -57,6 +64,9 @@ impl Login {
         }
         if let Some(meta) = &self.meta {
             op["meta"] = meta.clone();
+        }
+        if let Some(token) = &self.token {
+            op["token"] = token.clone().into();
         }
         op
     }

@@ -22,7 +22,7 @@ pub mod wire;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-pub use api::{Api, Reply};
+pub use api::Api;
 pub use device::{Device, Event};
 pub use login::Login;
 pub use node::{NodeOptions, NodeProcess};

@@ -144,6 +144,11 @@ impl NodeProcess {
         self.signal("TERM");
     }
 
+    /// Asks it to read its files with keys anew.
+    pub fn sighup(&self) {
+        self.signal("HUP");
+    }
+
     /// Ends it as a power cut would.
     pub fn sigkill(&self) {
         self.signal("KILL");
