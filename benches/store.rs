@@ -74,6 +74,7 @@ fn order(key: Option<u64>) -> Publish {
         table: Some("12".parse().unwrap()),
         data: Some(Value::MsgPack(data.as_slice().into())),
         user_info: None,
+        legacy: None,
     };
     let message = Message { content, status: "open".parse().unwrap(), ttl: None, receipt: false };
     // As random as the keys of real devices.
@@ -85,6 +86,7 @@ fn settings() -> StoreSettings {
     StoreSettings {
         log_entries_max: u64::MAX >> 12,
         key_retention: Duration::from_secs(86400),
+        message_retention: Duration::from_secs(7 * 86400),
         deadline: Duration::from_secs(30),
         prefix: "bench:".to_owned(),
         device_groups_max: 1000,

@@ -165,6 +165,7 @@ impl Feed {
                     room.on_broadcast(&push, &broadcast.except);
                 }
             }
+            FeedEvent::LegacyText(text) => self.hub.on_legacy_text(&text.conns, &text.text),
             FeedEvent::Gap(cause) => {
                 if cause == GapCause::Deaf {
                     warn!("the subscription had gone deaf; it was made anew and every room is checked");

@@ -161,6 +161,8 @@ pub struct Content {
     pub table: Option<Name>,
     pub data: Option<Value>,
     pub user_info: Option<Value>,
+    /// What a legacy device gave that the rest cannot tell a legacy peer, as the text of a JSON object.
+    pub legacy: Option<Box<RawValue>>,
 }
 
 impl Content {
@@ -331,6 +333,7 @@ mod tests {
             table: None,
             data: None,
             user_info: None,
+            legacy: None,
         }
     }
 

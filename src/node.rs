@@ -121,6 +121,7 @@ impl Node {
         let settings = StoreSettings {
             log_entries_max: config.limits.log_entries,
             key_retention: config.retention.keys,
+            message_retention: config.retention.messages,
             deadline: config.timeouts.store,
             prefix: config.store_prefix.clone(),
             device_groups_max: config.limits.device_groups,
@@ -231,6 +232,7 @@ fn assemble(config: &Config, id: &NodeId, store: &Arc<dyn Store>, gate: Arc<Gate
         events: Arc::new(Events::new(store.clone(), config.events)),
         gate,
         doors: Doors::new(config.limits.connections),
+        is_legacy: config.legacy,
         device_groups_max: config.limits.device_groups,
         pages: Semaphore::new(PAGES_MAX),
     })

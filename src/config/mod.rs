@@ -30,6 +30,8 @@ pub struct Config {
     /// The file with the API's keys; None where whoever reaches the API may use it.
     pub api_keys_file: Option<PathBuf>,
     pub cors_origins: CorsOrigins,
+    /// Whether the hand-made server's clients are served too.
+    pub legacy: bool,
     /// Whether the event stream is written.
     pub events: bool,
     pub drain_window: Duration,

@@ -76,6 +76,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("api_keys_file", "", Kind::Flag, "TOML file with the API's keys; without one it is loopback only"),
     setting("cors_origins", "", Kind::List, "browser origins that may call the API, or * for any"),
+    setting("legacy", "false", Kind::Switch, "serve the hand-made server's clients too, unchanged"),
     setting("events", "false", Kind::Switch, "tell back-end workers by an event stream; needs a Redis store"),
     setting("drain_window", "30s", Kind::Flag, "how long a node that stops gives its connections at most"),
     setting(
@@ -111,5 +112,4 @@ pub const SETTINGS: &[Setting] = &[
     setting("tls_key", "", Kind::Later, ""),
     setting("tls_client_ca", "", Kind::Later, ""),
     setting("tls_client_crl", "", Kind::Later, ""),
-    setting("legacy", "false", Kind::Later, ""),
 ];

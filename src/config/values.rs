@@ -57,6 +57,7 @@ impl Values<'_> {
             auth: self.auth()?,
             api_keys_file: self.get("api_keys_file", path)?,
             cors_origins: self.get("cors_origins", cors_origins)?,
+            legacy: self.get("legacy", switch)?,
             events: self.get("events", switch)?,
         };
         self.check_together(&config)?;

@@ -20,8 +20,8 @@ use sha1::{Digest, Sha1};
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use crate::http::{Reply, text};
-use crate::protocol::Encoding;
+use crate::http::{Reply, legacy, text};
+use crate::protocol::{Dialect, Encoding};
 use crate::relay::{Place, Relay};
 use crate::socket::{self, Accepted};
 
@@ -32,7 +32,7 @@ const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A handshake that was answered with 101.
 struct Shaken {
-    encoding: Encoding,
+    dialect: Dialect,
     upgrade: OnUpgrade,
     place: Place,
 }
@@ -42,7 +42,7 @@ pub async fn serve_device(relay: Arc<Relay>, stream: TcpStream) {
     let at = Instant::now();
     // Boxed, so that what HTTP needs is gone once the WebSocket is there.
     let shaken = Box::pin(tokio::time::timeout(relay.session.login_timeout, shake(relay.clone(), stream))).await;
-    let Ok(Some((encoding, upgraded, place))) = shaken else {
+    let Ok(Some((dialect, upgraded, place))) = shaken else {
         return;
     };
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
@@ -50,14 +50,17 @@ pub async fn serve_device(relay: Arc<Relay>, stream: TcpStream) {
     };
     let mut stream = parts.io.into_inner();
     let (read, write) = stream.split();
-    socket::serve(relay, read, write, Accepted { encoding, at, first: parts.read_buf, place }).await;
+    socket::serve(relay, read, write, Accepted { dialect, at, first: parts.read_buf, place }).await;
 }
 
-async fn shake(relay: Arc<Relay>, stream: TcpStream) -> Option<(Encoding, Upgraded, Place)> {
+async fn shake(relay: Arc<Relay>, stream: TcpStream) -> Option<(Dialect, Upgraded, Place)> {
     let shaken: Mutex<Option<Shaken>> = Mutex::new(None);
-    let service = service_fn(|request| {
-        let reply = answer(&relay, request, &shaken);
-        async { Ok::<_, Infallible>(reply) }
+    let is_local = stream.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let service = service_fn(|request| async {
+        if relay.is_legacy && legacy::is_route(request.uri().path()) {
+            return Ok::<_, Infallible>(legacy::answer(relay.clone(), request, is_local).await);
+        }
+        Ok(answer(&relay, request, &shaken))
     });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.max_buf_size(REQUEST_BYTES_MAX);
@@ -65,13 +68,16 @@ async fn shake(relay: Arc<Relay>, stream: TcpStream) -> Option<(Encoding, Upgrad
         debug!(%error, "a connection failed before its WebSocket");
         return None;
     }
-    let Shaken { encoding, upgrade, place } = shaken.into_inner()?;
-    Some((encoding, upgrade.await.ok()?, place))
+    let Shaken { dialect, upgrade, place } = shaken.into_inner()?;
+    Some((dialect, upgrade.await.ok()?, place))
 }
 
 fn answer(relay: &Arc<Relay>, request: Request<Incoming>, shaken: &Mutex<Option<Shaken>>) -> Reply {
     match (request.uri().path(), request.method()) {
         ("/ws", &Method::GET) => upgrade(relay, request, shaken).unwrap_or_else(|refusal| refusal.reply()),
+        ("/", &Method::GET) if relay.is_legacy => {
+            upgrade_legacy(relay, request, shaken).unwrap_or_else(|refusal| refusal.reply())
+        }
         ("/ws", _) => text(StatusCode::METHOD_NOT_ALLOWED, "open a WebSocket here with GET\n"),
         _ => text(StatusCode::NOT_FOUND, "devices open a WebSocket at /ws\n"),
     }
@@ -114,14 +120,8 @@ impl Refusal {
     }
 }
 
-/// What a request for a WebSocket asks for.
-struct Asked {
-    /// None where the client names no subprotocol.
-    encoding: Option<Encoding>,
-    accept: String,
-}
-
-fn read_request(headers: &HeaderMap) -> Result<Asked, Refusal> {
+/// The answer to the key of a request for a WebSocket.
+fn accept_of(headers: &HeaderMap) -> Result<String, Refusal> {
     if !has_token(headers, CONNECTION, "upgrade") || !has_token(headers, UPGRADE, "websocket") {
         return Err(Refusal::NoWebSocket);
     }
@@ -130,13 +130,17 @@ fn read_request(headers: &HeaderMap) -> Result<Asked, Refusal> {
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
     let key = key.filter(|key| BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16)).ok_or(Refusal::Key)?;
-    let accept = BASE64.encode(Sha1::new().chain_update(key).chain_update(KEY_SUFFIX).finalize());
+    Ok(BASE64.encode(Sha1::new().chain_update(key).chain_update(KEY_SUFFIX).finalize()))
+}
+
+/// The encoding of the first subprotocol that is spoken; None where the client names none.
+fn subprotocol_of(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
     let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|line| line.to_str().ok());
     let encoding = Encoding::first_of(offers);
     if encoding.is_none() && headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         return Err(Refusal::Subprotocol);
     }
-    Ok(Asked { encoding, accept })
+    Ok(encoding)
 }
 
 fn upgrade(
@@ -144,22 +148,42 @@ fn upgrade(
     mut request: Request<Incoming>,
     shaken: &Mutex<Option<Shaken>>,
 ) -> Result<Reply, Refusal> {
-    let asked = read_request(request.headers())?;
+    let accept = accept_of(request.headers())?;
+    let encoding = subprotocol_of(request.headers())?;
     let place = relay.admit().ok_or(Refusal::Full)?;
-    let encoding = asked.encoding.unwrap_or(Encoding::Json);
-    *shaken.lock() = Some(Shaken { encoding, upgrade: hyper::upgrade::on(&mut request), place });
+    let dialect = Dialect::Native(encoding.unwrap_or(Encoding::Json));
+    *shaken.lock() = Some(Shaken { dialect, upgrade: hyper::upgrade::on(&mut request), place });
+    let mut reply = switching(&accept);
+    if let Some(encoding) = encoding {
+        let subprotocol = HeaderValue::from_static(encoding.subprotocol());
+        reply.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    Ok(reply)
+}
+
+/// The old clients name no subprotocol; one that is named all the same is not taken.
+fn upgrade_legacy(
+    relay: &Arc<Relay>,
+    mut request: Request<Incoming>,
+    shaken: &Mutex<Option<Shaken>>,
+) -> Result<Reply, Refusal> {
+    let accept = accept_of(request.headers())?;
+    let place = relay.admit().ok_or(Refusal::Full)?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    *shaken.lock() = Some(Shaken { dialect: Dialect::Legacy, upgrade, place });
+    Ok(switching(&accept))
+}
+
+fn switching(accept: &str) -> Reply {
     let mut reply = Reply::default();
     *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = reply.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept) = HeaderValue::from_str(&asked.accept) {
+    if let Ok(accept) = HeaderValue::from_str(accept) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if let Some(encoding) = asked.encoding {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
-    }
-    Ok(reply)
+    reply
 }
 
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {

@@ -5,6 +5,7 @@
 
 pub mod api;
 mod handshake;
+mod legacy;
 mod probes;
 
 use std::io;

@@ -19,7 +19,7 @@ pub use outbox::{Outbox, Parcel, Rewound, Taken};
 pub use push::{Push, SignalPush};
 pub use room::{Applied, HeadCheck, Member, Reading, Room, Subscription};
 
-use crate::ids::ShopId;
+use crate::ids::{ConnId, ShopId};
 use crate::metrics;
 
 /// Independent locks over the rooms.
@@ -32,6 +32,8 @@ pub struct Hub {
     shards: Box<[Mutex<Rooms>]>,
     hasher: RandomState,
     publishes_per_s: u32,
+    /// The legacy connections of the node, logged in or not.
+    legacy: Mutex<HashMap<ConnId, Arc<Outbox>>>,
 }
 
 /// Keeps a room open while somebody uses it.
@@ -57,6 +59,26 @@ impl Hub {
             shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
             hasher: RandomState::new(),
             publishes_per_s,
+            legacy: Mutex::default(),
+        }
+    }
+
+    /// A legacy connection was opened.
+    pub fn legacy_opened(&self, conn: &ConnId, outbox: &Arc<Outbox>) {
+        self.legacy.lock().insert(conn.clone(), outbox.clone());
+    }
+
+    /// It ended.
+    pub fn legacy_closed(&self, conn: &ConnId) {
+        self.legacy.lock().remove(conn);
+    }
+
+    /// A text for legacy connections came from the feed.
+    pub fn on_legacy_text(&self, conns: &[ConnId], text: &str) {
+        let legacy = self.legacy.lock();
+        let text: Arc<str> = text.into();
+        for outbox in conns.iter().filter_map(|conn| legacy.get(conn)) {
+            outbox.push_unstored(Parcel::Text(text.clone()));
         }
     }
 

@@ -49,6 +49,8 @@ pub struct Rewound {
 pub enum Parcel {
     Entry(Arc<Push>),
     Signal(Arc<SignalPush>),
+    /// A text for a legacy connection, as it is.
+    Text(Arc<str>),
     /// A device has a message that this one sent.
     Receipt {
         message: MessageId,
@@ -87,7 +89,7 @@ impl Outbox {
     }
 
     /// Puts in what is not stored anywhere: dropped and counted where there is no room.
-    pub(super) fn push_unstored(&self, parcel: Parcel) {
+    pub fn push_unstored(&self, parcel: Parcel) {
         let mut state = self.state.lock();
         if state.queue.len() >= QUEUE_MAX {
             metrics::signal_dropped();

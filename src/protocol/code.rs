@@ -49,6 +49,10 @@ impl ErrorCode {
 pub enum CloseCode {
     /// The device logged out.
     Logout = 1000,
+    /// A legacy peer breaks RFC 6455; natively that is [`CloseCode::Violation`].
+    ProtocolError = 1002,
+    /// A legacy peer's text is no UTF-8; natively that is [`CloseCode::Violation`].
+    InvalidText = 1007,
     /// A frame, or the fragments of one message together, is larger than the limit.
     TooBig = 1009,
     /// The node is restarting; log in again elsewhere.
@@ -71,8 +75,10 @@ pub enum CloseCode {
 
 impl CloseCode {
     /// Every close code, for the metrics that are there from the start.
-    pub const ALL: [CloseCode; 10] = [
+    pub const ALL: [CloseCode; 12] = [
         CloseCode::Logout,
+        CloseCode::ProtocolError,
+        CloseCode::InvalidText,
         CloseCode::TooBig,
         CloseCode::Restart,
         CloseCode::Replaced,

@@ -6,6 +6,7 @@
 pub mod body;
 mod client;
 mod code;
+pub mod legacy;
 mod notify;
 mod server;
 mod value;
@@ -28,6 +29,24 @@ pub enum Encoding {
     Json,
     /// Binary frames of MessagePack, maps with the same string keys: `shoprelay.v1.msgpack`.
     MsgPack,
+}
+
+/// The language of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    Native(Encoding),
+    /// That of the hand-made server's clients; see [`legacy`].
+    Legacy,
+}
+
+impl Dialect {
+    /// The encoding of what is told in frames of the native protocol; legacy ones are text too.
+    pub fn encoding(self) -> Encoding {
+        match self {
+            Dialect::Native(encoding) => encoding,
+            Dialect::Legacy => Encoding::Json,
+        }
+    }
 }
 
 impl Encoding {

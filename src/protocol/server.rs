@@ -348,6 +348,7 @@ mod tests {
                 table: notify.table,
                 data: notify.data,
                 user_info: notify.user_info,
+                legacy: None,
             },
             status: "open".parse().unwrap(),
             ttl: None,

@@ -8,6 +8,7 @@ mod deal;
 mod devices;
 mod doors;
 mod failures;
+mod legacy;
 mod list;
 mod login;
 mod presence;
@@ -51,6 +52,8 @@ pub struct Relay {
     pub events: Arc<Events>,
     pub gate: Arc<Gate>,
     pub doors: Doors,
+    /// Whether the old server's clients are served too.
+    pub is_legacy: bool,
     /// Groups a device may be in.
     pub device_groups_max: usize,
     /// One permit for each page that is being read.

@@ -37,6 +37,7 @@ impl Relay {
             table: notify.table,
             data: notify.data,
             user_info: notify.user_info,
+            legacy: None,
         };
         if !is_durable {
             return self.signal(&room, &Signal { at_ms: self.store.now_ms(), content }).await;

@@ -32,6 +32,8 @@ pub enum Answer {
     Attrs(Attrs),
     /// It is done, and there is nothing to tell of it.
     Done,
+    /// An operator's word on a legacy connection was heeded; what it asked for, where it asked.
+    Admin(Option<Vec<u8>>),
     /// The op was refused.
     Failed(Box<Failure>),
 }
@@ -97,9 +99,23 @@ impl Call {
 
 impl Session {
     /// The store answered the call that bore this `ref`.
-    pub fn on_answer(&mut self, reference: Option<Ref>, answer: Answer, out: &mut Vec<Action>) {
+    pub fn on_answer(
+        &mut self,
+        reference: Option<Ref>,
+        answer: Answer,
+        now: Instant,
+        now_ms: u64,
+        out: &mut Vec<Action>,
+    ) {
+        if let Some(clock) = &mut self.legacy {
+            (clock.now, clock.now_ms) = (now, now_ms);
+        }
         let op = match &answer {
             Answer::Welcome(welcome) => return self.on_welcome(reference, welcome, out),
+            Answer::Admin(Some(told)) => return out.push(Action::Send(told.clone())),
+            Answer::Admin(None) => {
+                return out.extend(self.legacy.as_ref().map(|clock| Action::Send(clock.answer(true, "ok"))));
+            }
             Answer::Failed(failure) => {
                 self.fail(reference, failure.as_ref().clone(), out);
                 if failure.code == ErrorCode::Unauthorized && self.logged_in().is_none() {
@@ -107,6 +123,8 @@ impl Session {
                 }
                 return;
             }
+            // Success is not answered there.
+            _ if self.is_legacy() => return,
             Answer::Accepted { id, is_duplicate } => {
                 ServerOp::Accepted { reference, id: *id, duplicate: *is_duplicate }
             }
@@ -135,7 +153,9 @@ impl Session {
             window: self.settings.window,
             max_frame: self.settings.frame_bytes,
         };
-        self.send(&op, out);
+        if !self.is_legacy() {
+            self.send(&op, out);
+        }
         self.phase = Phase::LoggedIn(Box::new(LoggedIn {
             identity: Identity {
                 shop: login.shop.clone(),

@@ -8,6 +8,7 @@
 mod answer;
 mod faults;
 mod grant;
+mod legacy;
 mod ops;
 mod window;
 
@@ -20,11 +21,14 @@ pub use window::Proven;
 use crate::attrs::AttrsChange;
 use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId};
 use crate::message::{Entry, Membership, MembershipStep, Message, Recipient, Role, Signal};
+use crate::protocol::legacy::Admin;
 use crate::protocol::{
-    self, AckMode, CallMethod, Close, CloseCode, Deal, Encoding, ErrorCode, List, Login, Ref, ServerOp,
+    self, AckMode, CallMethod, Close, CloseCode, Deal, Dialect, Encoding, ErrorCode, FrameKind, List, Login, Ref,
+    ServerOp,
 };
 use crate::rate::Bucket;
 use faults::Faults;
+use legacy::Clock;
 use window::{ItemKind, Window};
 
 /// What holds for every session of a node.
@@ -43,6 +47,8 @@ pub struct SessionSettings {
 pub enum Action {
     /// Send this data frame.
     Send(Vec<u8>),
+    /// Send this back as it came.
+    Echo(FrameKind, Vec<u8>),
     /// Send a Ping with this payload.
     Ping(Vec<u8>),
     /// Send a Pong with this payload.
@@ -78,6 +84,8 @@ pub enum CallOp {
     Membership(MembershipStep),
     /// None asks what they are.
     Attrs(Option<AttrsChange>),
+    /// An operator's word on a legacy connection.
+    Admin(Admin),
     /// A call of the back-end workers; its `ref` goes with it.
     Call(CallMethod, Option<Box<str>>),
 }
@@ -117,6 +125,8 @@ pub enum Offer {
 pub struct Session {
     settings: std::sync::Arc<SessionSettings>,
     encoding: Encoding,
+    /// Where the connection speaks the legacy dialect.
+    legacy: Option<Clock>,
     node: NodeId,
     conn: ConnId,
     phase: Phase,
@@ -129,9 +139,9 @@ pub struct Session {
 
 #[derive(Debug)]
 enum Phase {
-    /// Until this moment a login is awaited.
+    /// Until this moment a login is awaited; for ever on a legacy connection.
     Anonymous {
-        until: Instant,
+        until: Option<Instant>,
     },
     LoggedIn(Box<LoggedIn>),
 }
@@ -155,20 +165,22 @@ impl Session {
     /// A connection that was accepted at `accepted`, and has not said anything.
     pub fn new(
         settings: std::sync::Arc<SessionSettings>,
-        encoding: Encoding,
+        dialect: Dialect,
         node: NodeId,
         conn: ConnId,
         accepted: Instant,
     ) -> Session {
+        let is_legacy = dialect == Dialect::Legacy;
         Session {
-            phase: Phase::Anonymous { until: accepted + settings.login_timeout },
+            phase: Phase::Anonymous { until: (!is_legacy).then(|| accepted + settings.login_timeout) },
+            encoding: dialect.encoding(),
+            legacy: is_legacy.then_some(Clock { asked_at: accepted, now: accepted, now_ms: 0 }),
             ops: Bucket::new(settings.ops_per_s, accepted),
             rate_limited_in_row: 0,
             faults: Faults::default(),
             last_heard: accepted,
             next_ping: accepted + settings.heartbeat,
             settings,
-            encoding,
             node,
             conn,
         }
@@ -182,6 +194,11 @@ impl Session {
     /// The connection's id.
     pub fn conn(&self) -> &ConnId {
         &self.conn
+    }
+
+    /// Whether it speaks the legacy dialect.
+    pub fn is_legacy(&self) -> bool {
+        self.legacy.is_some()
     }
 
     /// The wire encoding.
@@ -255,7 +272,12 @@ impl Session {
         if let Some(step) = entry.membership_step(&login.identity.device).filter(|_| id > login.member_as_of) {
             login.identity.membership.take(step);
         }
-        if !entry.is_for(login.identity.recipient(&self.conn)) || (login.was_rewound && login.window.was_sent(id)) {
+        // The old clients know no word for a status that changed.
+        let is_unheard_of = self.legacy.is_some() && matches!(entry, Entry::Status(_));
+        if is_unheard_of
+            || !entry.is_for(login.identity.recipient(&self.conn))
+            || (login.was_rewound && login.window.was_sent(id))
+        {
             login.window.skip(id);
             return Offer::Skip;
         }
@@ -313,7 +335,7 @@ impl Session {
     pub fn deadline(&self) -> Instant {
         let silence = self.last_heard + 2 * self.settings.heartbeat;
         let other = match &self.phase {
-            Phase::Anonymous { until } => Some(*until),
+            Phase::Anonymous { until } => *until,
             Phase::LoggedIn(login) => {
                 let acknowledged_by = login.window.deadline(self.settings.ack_timeout);
                 [acknowledged_by, login.expires_at].into_iter().flatten().min()
@@ -326,7 +348,7 @@ impl Session {
     /// Time has passed.
     pub fn on_tick(&mut self, now: Instant, out: &mut Vec<Action>) {
         match &self.phase {
-            Phase::Anonymous { until } if now >= *until => {
+            Phase::Anonymous { until: Some(until) } if now >= *until => {
                 out.push(Action::Close(Close::new(CloseCode::Unauthorized, "no login in time")));
                 return;
             }
@@ -365,7 +387,10 @@ impl Session {
 
     fn fail(&self, reference: Option<Ref>, failure: Failure, out: &mut Vec<Action>) {
         out.push(Action::Refused(failure.code));
-        self.send(&failure.op(reference), out);
+        match &self.legacy {
+            Some(clock) => out.push(Action::Send(Session::legacy_refusal(clock, &failure))),
+            None => self.send(&failure.op(reference), out),
+        }
     }
 }
 

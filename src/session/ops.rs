@@ -8,12 +8,15 @@ use crate::protocol::{self, ClientOp, Close, CloseCode, ErrorCode, FrameKind, No
 use crate::session::{Action, Call, CallOp, Failure, Session};
 
 /// Consecutive `rate_limited` answers after which the connection is closed.
-const RATE_LIMITED_MAX: u32 = 200;
+pub(super) const RATE_LIMITED_MAX: u32 = 200;
 
 impl Session {
     /// A data frame came in.
     pub fn on_frame(&mut self, kind: FrameKind, frame: &[u8], now: Instant, now_ms: u64, out: &mut Vec<Action>) {
         self.on_heard(now);
+        if self.is_legacy() {
+            return self.on_legacy_frame(kind, frame, now, now_ms, out);
+        }
         let opening = protocol::open(self.encoding, kind, frame);
         // Acknowledgements are the answer to what the relay sends, so they are not the client's doing.
         let is_ack = opening.as_ref().is_ok_and(|opening| opening.op == "ack");
@@ -129,6 +132,7 @@ impl Session {
             table: notify.table,
             data: notify.data,
             user_info: notify.user_info,
+            legacy: None,
         };
         let op = if is_durable {
             let status = notify.status.unwrap_or_else(|| Name::constant(STATUS_OPEN));

@@ -20,7 +20,7 @@ fn session(window: usize, start: Instant) -> Session {
     };
     let node: NodeId = "n".parse().unwrap();
     let conn = ConnId::of(&node, 1);
-    Session::new(Arc::new(settings), Encoding::Json, node, conn, start)
+    Session::new(Arc::new(settings), Dialect::Native(Encoding::Json), node, conn, start)
 }
 
 fn say(session: &mut Session, text: &str, now: Instant) -> Vec<Action> {
@@ -46,7 +46,7 @@ fn log_in_with(session: &mut Session, login: &str, grant: &Grant, expires_at: Op
         head: MessageId::ZERO,
         server_time_ms: 1,
     };
-    session.on_answer(reference, Answer::Welcome(Box::new(welcome)), &mut out);
+    session.on_answer(reference, Answer::Welcome(Box::new(welcome)), now, 0, &mut out);
     assert!(sent(&out).contains(r#""op":"welcome""#));
 }
 
@@ -75,6 +75,7 @@ fn order(from: &str) -> Entry {
             table: None,
             data: None,
             user_info: None,
+            legacy: None,
         },
         status: "open".parse().unwrap(),
         ttl: None,
@@ -230,7 +231,7 @@ fn a_refused_login_is_told_and_closed_but_an_unavailable_store_is_not_its_end() 
     for (code, close) in [(ErrorCode::Unauthorized, Some(CloseCode::Unauthorized)), (ErrorCode::Unavailable, None)] {
         let mut session = session(4, now);
         let mut out = Vec::new();
-        session.on_answer(None, Answer::Failed(Box::new(Failure::new(code, "no"))), &mut out);
+        session.on_answer(None, Answer::Failed(Box::new(Failure::new(code, "no"))), Instant::now(), 0, &mut out);
         assert!(sent(&out).contains(code.as_str()));
         assert_eq!(closed(&out), close);
     }

@@ -37,6 +37,11 @@ impl Caller {
                     Err(failure) => Answered::Plain(failed(failure)),
                 };
             }
+            // Who has the key need not be a device.
+            CallOp::Admin(admin) => {
+                let told = self.relay.heed(admin).await;
+                return Answered::Plain(told.map_or_else(failed, Answer::Admin));
+            }
             op => op,
         };
         let Some((identity, room)) = self.identity.as_ref().zip(self.room.as_ref()) else {
@@ -48,7 +53,9 @@ impl Caller {
     async fn ask(&self, identity: &Identity, room: &RoomGuard, op: CallOp) -> Result<Answer, Failure> {
         let (relay, shop, device) = (&self.relay, &identity.shop, &identity.device);
         match op {
-            CallOp::Login(_) => Err(Failure::new(ErrorCode::AlreadyLoggedIn, "this connection is logged in")),
+            CallOp::Login(_) | CallOp::Admin(_) => {
+                Err(Failure::new(ErrorCode::AlreadyLoggedIn, "this connection is logged in"))
+            }
             CallOp::Publish(message, key) => relay.publish(room, *message, key).await.map(accepted),
             CallOp::Signal(signal) => relay.signal(room, &signal).await.map(accepted),
             CallOp::Deal(deal) => self.deal(identity, deal).await,

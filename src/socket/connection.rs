@@ -13,17 +13,17 @@ use tracing::debug;
 
 use crate::events::Events;
 use crate::hub::{Member, Outbox, Push, RoomGuard};
-use crate::ids::{DeviceId, ShopId, unix_ms};
+use crate::ids::{ConnId, DeviceId, ShopId, unix_ms};
 use crate::metrics::{self, FrameFault, LoginResult};
-use crate::protocol::{Close, CloseCode, Encoding, Ref};
+use crate::protocol::{Close, CloseCode, Dialect, Ref};
 use crate::relay::{Doors, Place, Relay};
 use crate::session::{Action, Answer, Call, CallOp, Session, Welcome};
 use crate::socket::calls::{Answered, Caller};
-use crate::socket::entries::Source;
+use crate::socket::entries::{LogPage, Source};
 use crate::socket::reader::{Incoming, Reader};
 use crate::socket::writer;
 use crate::socket::writer::Outgoing;
-use crate::store::{Event, EventKind, Page, StoreError};
+use crate::store::{Event, EventKind, StoreError};
 
 /// How long a closed connection may still talk before it is dropped.
 const LINGER: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ const CLOSED_WITHOUT_CODE: u16 = 1005;
 
 /// A connection whose handshake is done.
 pub struct Accepted {
-    pub encoding: Encoding,
+    pub dialect: Dialect,
     /// When the TCP connection was accepted.
     pub at: Instant,
     /// Bytes that came with the handshake.
@@ -43,7 +43,7 @@ pub struct Accepted {
 }
 
 type Answering = Pin<Box<dyn Future<Output = (Option<Ref>, Answered)> + Send>>;
-type Reading = Pin<Box<dyn Future<Output = Result<Page, StoreError>> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = Result<LogPage, StoreError>> + Send>>;
 
 pub(super) struct Connection {
     pub(super) relay: Arc<Relay>,
@@ -76,7 +76,7 @@ pub async fn serve(
     accepted: Accepted,
 ) {
     let (conn, number) = relay.doors.next_conn(&relay.node);
-    let session = Session::new(relay.session.clone(), accepted.encoding, relay.node.clone(), conn, accepted.at);
+    let session = Session::new(relay.session.clone(), accepted.dialect, relay.node.clone(), conn.clone(), accepted.at);
     let reader = Reader::new(read, accepted.first, relay.session.frame_bytes);
     let connection = Connection {
         relay,
@@ -97,7 +97,11 @@ pub async fn serve(
         ended_by: CLOSED_ABNORMALLY,
     };
     connection.tell(|| EventKind::Connect);
-    connection.run(reader, &mut write).await;
+    if accepted.dialect == Dialect::Legacy {
+        connection.run_legacy(reader, &mut write, &conn).await;
+    } else {
+        connection.run(reader, &mut write).await;
+    }
     drop(accepted.place);
 }
 
@@ -110,6 +114,25 @@ async fn output_of<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
 }
 
 impl Connection {
+    /// As [`Connection::run`], on the list of legacy connections meanwhile.
+    async fn run_legacy<R: AsyncRead + Unpin>(
+        self,
+        reader: Reader<R>,
+        write: &mut (impl AsyncWrite + Unpin),
+        conn: &ConnId,
+    ) {
+        let relay = self.relay.clone();
+        relay.hub.legacy_opened(conn, &self.outbox);
+        if let Err(error) = relay.store.note_legacy(conn, true).await {
+            debug!(%conn, %error, "a legacy connection is not on the list");
+        }
+        self.run(reader, write).await;
+        relay.hub.legacy_closed(conn);
+        if let Err(error) = relay.store.note_legacy(conn, false).await {
+            debug!(%conn, %error, "a legacy connection that ended is still on the list");
+        }
+    }
+
     async fn run<R: AsyncRead + Unpin>(mut self, reader: Reader<R>, write: &mut (impl AsyncWrite + Unpin)) {
         let relay = self.relay.clone();
         let outbox = self.outbox.clone();
@@ -196,7 +219,8 @@ impl Connection {
                 return false;
             }
             Incoming::End => return false,
-            Incoming::Fault(close) => {
+            Incoming::Fault(fault) => {
+                let close = fault.close(self.session.is_legacy());
                 metrics::frame_rejected(FrameFault::Closed(close.code));
                 self.close = Some(close);
                 return false;
@@ -224,14 +248,17 @@ impl Connection {
 
     fn on_answered(&mut self, reference: Option<Ref>, answered: Answered) {
         match answered {
-            Answered::Plain(answer) => self.session.on_answer(reference, answer, &mut self.actions),
+            Answered::Plain(answer) => {
+                self.session.on_answer(reference, answer, Instant::now(), unix_ms(), &mut self.actions);
+            }
             Answered::LoggedIn(welcome, room) => self.on_login(reference, welcome, room),
         }
     }
 
     fn on_login(&mut self, reference: Option<Ref>, welcome: Box<Welcome>, room: Arc<RoomGuard>) {
         let head = welcome.head;
-        self.session.on_answer(reference, Answer::Welcome(welcome), &mut self.actions);
+        let answer = Answer::Welcome(welcome);
+        self.session.on_answer(reference, answer, Instant::now(), unix_ms(), &mut self.actions);
         let Some(identity) = self.session.identity() else {
             return;
         };
@@ -270,6 +297,7 @@ impl Connection {
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Send(payload) => self.outgoing.push(writer::data_frame(self.session.encoding(), payload)),
+                Action::Echo(kind, payload) => self.outgoing.push(writer::echo_frame(kind, payload)),
                 Action::Ping(payload) => self.outgoing.push(writer::ping_frame(payload)),
                 Action::Pong(payload) => self.outgoing.push(writer::pong_frame(payload)),
                 Action::Call(call) => self.call(call),

@@ -1,7 +1,7 @@
 //! How a session's entries reach it: from its room by the outbox while it keeps up, and page by page
 //! from the log while it does not.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use crate::hub::{Parcel, Push, Rewound};
 use crate::ids::MessageId;
 use crate::message::Entry;
 use crate::metrics;
-use crate::protocol::{self, Close, CloseCode, ServerOp};
+use crate::protocol::{self, Close, CloseCode, Encoding, ServerOp};
 use crate::session::Offer;
 use crate::socket::connection::Connection;
 use crate::socket::writer;
-use crate::store::{Page, PageLimit, StoreError};
+use crate::store::{Page, PageLimit, StoreError, Stored};
 
 /// Wait after a page that could not be read.
 const PAGE_RETRY: Duration = Duration::from_millis(200);
@@ -25,6 +25,12 @@ const PAGE_ENTRIES: (usize, usize) = (16, 128);
 const PAGE_BYTES: usize = 512 * 1024;
 /// Entries that may wait while the session reads its way up to them.
 const HELD_MAX: usize = 256;
+
+/// A page of the log, with the numbers of what a legacy session is to be sent of it.
+pub(super) struct LogPage {
+    page: Page,
+    numbers: HashMap<MessageId, u64>,
+}
 
 /// Where a session's entries come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +83,16 @@ impl Connection {
                 Parcel::Entry(push) if self.source != (Source::Log { until: None }) => self.held.push_back(push),
                 // The session reads the log, where this is too.
                 Parcel::Entry(_) => {}
+                Parcel::Signal(push) if self.session.is_legacy() => {
+                    let shop = self.session.identity().map(|identity| &identity.shop);
+                    let payload = shop.and_then(|shop| protocol::legacy::signal(shop, &push.signal));
+                    self.outgoing.extend(payload.map(|payload| writer::data_frame(Encoding::Json, payload)));
+                }
+                Parcel::Text(text) => {
+                    self.outgoing.push(writer::data_frame(Encoding::Json, text.as_bytes().to_vec()));
+                }
+                // The old clients know no word for it.
+                Parcel::Receipt { .. } if self.session.is_legacy() => {}
                 Parcel::Signal(push) => {
                     let encoding = self.session.encoding();
                     self.outgoing.extend(push.frame(encoding, |payload| writer::data_frame(encoding, payload)));
@@ -108,8 +124,12 @@ impl Connection {
         }
     }
 
-    /// Offers the session an entry of its room.
+    /// Offers the session an entry of its room. A legacy one takes it as a hint, and reads the log: what
+    /// it is sent bears a number that has to be asked for.
     fn offer(&mut self, push: &Push) {
+        if self.session.is_legacy() {
+            return self.fall_behind();
+        }
         let offer =
             self.session.on_entry(push.id, &push.entry, Instant::now(), self.relay.store.now_ms(), &mut self.actions);
         match offer {
@@ -152,6 +172,8 @@ impl Connection {
         let (relay, shop, after) = (self.relay.clone(), room.shop().clone(), self.session.position());
         let (fewest, most) = PAGE_ENTRIES;
         let limit = PageLimit { entries: self.session.room().clamp(fewest, most), bytes: PAGE_BYTES };
+        let legacy = self.session.identity().filter(|_| self.session.is_legacy()).cloned();
+        let legacy = legacy.map(|identity| (identity, self.session.conn().clone()));
         self.reading = Some(Box::pin(async move {
             if wait > Duration::ZERO {
                 tokio::time::sleep(wait).await;
@@ -159,13 +181,21 @@ impl Connection {
             // The semaphore is never closed; without a permit there are just more pages at once.
             let _permit = relay.pages.acquire().await.ok();
             metrics::catchup_page();
-            relay.store.read(&shop, after, limit).await
+            let page = relay.store.read(&shop, after, limit).await?;
+            let Some((identity, conn)) = legacy else { return Ok(LogPage { page, numbers: HashMap::new() }) };
+            // A membership that changes within the page decides only when the session comes to it.
+            let has_changes = page.entries.iter().any(|stored| matches!(stored.entry, Entry::Membership(_)));
+            let is_shown = |stored: &&Stored| has_changes || stored.entry.is_for(identity.recipient(&conn));
+            let shown = page.entries.iter().filter(|stored| matches!(stored.entry, Entry::Message(_)));
+            let shown: Vec<MessageId> = shown.filter(is_shown).map(|stored| stored.id).collect();
+            let numbers = relay.store.numbers(&shop, &shown).await?;
+            Ok(LogPage { page, numbers: shown.into_iter().zip(numbers).collect() })
         }));
     }
 
     /// A page of the log was read.
-    pub(super) fn on_page(&mut self, page: Result<Page, StoreError>) {
-        let page = match page {
+    pub(super) fn on_page(&mut self, page: Result<LogPage, StoreError>) {
+        let LogPage { page, numbers } = match page {
             Ok(page) => page,
             Err(error) => {
                 debug!(conn = %self.session.conn(), %error, "a session waits for its log");
@@ -188,7 +218,15 @@ impl Connection {
                     let encoding = self.session.encoding();
                     let status = stored.dealt.map(|dealt| dealt.status);
                     let push = Push::new(stored.id, stored.entry, status, true);
-                    let frame = push.frame(encoding, |payload| writer::data_frame(encoding, payload));
+                    let finish = |payload| writer::data_frame(encoding, payload);
+                    let frame = match (&push.entry, numbers.get(&push.id)) {
+                        (Entry::Message(message), Some(number)) => {
+                            let status = push.status.as_ref().unwrap_or(&message.status);
+                            Some(finish(protocol::legacy::push(*number, status, message)))
+                        }
+                        _ if self.session.is_legacy() => None,
+                        _ => push.frame(encoding, finish),
+                    };
                     self.send_entry(push.id, &push.entry, frame, push.is_replay);
                 }
             }

@@ -32,7 +32,31 @@ pub enum Incoming {
     /// The bytes ended, or the connection failed.
     End,
     /// The client does not speak WebSocket as it should.
-    Fault(Close),
+    Fault(Fault),
+}
+
+/// In which way a client does not speak WebSocket as it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It breaks RFC 6455, in the way that these words say.
+    Framing(&'static str),
+    /// A text, or the reason of a close, is no UTF-8.
+    Utf8,
+    /// A frame, or the fragments of a message together, is larger than the limit.
+    TooBig,
+}
+
+impl Fault {
+    /// How the connection is closed for it: a legacy peer is told by the codes of RFC 6455 §7.4.1.
+    pub fn close(self, is_legacy: bool) -> Close {
+        match self {
+            Fault::Framing(words) if is_legacy => Close::new(CloseCode::ProtocolError, words),
+            Fault::Framing(words) => Close::new(CloseCode::Violation, words),
+            Fault::Utf8 if is_legacy => Close::new(CloseCode::InvalidText, "it is no UTF-8"),
+            Fault::Utf8 => Close::new(CloseCode::Violation, "a text frame is no UTF-8"),
+            Fault::TooBig => Close::new(CloseCode::TooBig, "the message is larger than max_frame"),
+        }
+    }
 }
 
 /// The reading half of a connection.
@@ -94,10 +118,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let kind = match opcode {
             OpCode::Ping => return Some(Incoming::Ping(payload)),
             OpCode::Pong => return Some(Incoming::Pong(payload)),
-            OpCode::Close => {
-                let code = payload.get(..2).and_then(|code| <[u8; 2]>::try_from(code).ok());
-                return Some(Incoming::Close(code.map(u16::from_be_bytes)));
-            }
+            OpCode::Close => return Some(closed(&payload)),
             OpCode::Text => Some(FrameKind::Text),
             OpCode::Binary => Some(FrameKind::Binary),
             OpCode::Continuation => None,
@@ -111,7 +132,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
             (None, Some((kind, mut message))) => {
                 if message.len() + payload.len() > self.message_bytes_max {
-                    return Some(Incoming::Fault(too_big()));
+                    return Some(Incoming::Fault(Fault::TooBig));
                 }
                 message.extend_from_slice(&payload);
                 if fin {
@@ -120,20 +141,21 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.fragments = Some((kind, message));
                 None
             }
-            _ => Some(Incoming::Fault(Close::new(CloseCode::Violation, "a fragment is out of place"))),
+            _ => Some(Incoming::Fault(Fault::Framing("a fragment is out of place"))),
         }
     }
 
     fn fault(&mut self, error: &WebSocketError) -> Incoming {
-        if let Some(close) = self.tap.fault.take() {
-            return Incoming::Fault(close);
+        if let Some(fault) = self.tap.fault.take() {
+            return Incoming::Fault(fault);
         }
         match error {
             WebSocketError::IoError(_) | WebSocketError::UnexpectedEOF | WebSocketError::ConnectionClosed => {
                 Incoming::End
             }
-            WebSocketError::FrameTooLarge => Incoming::Fault(too_big()),
-            _ => Incoming::Fault(Close::new(CloseCode::Violation, "a frame breaks RFC 6455")),
+            WebSocketError::FrameTooLarge => Incoming::Fault(Fault::TooBig),
+            WebSocketError::InvalidUTF8 => Incoming::Fault(Fault::Utf8),
+            _ => Incoming::Fault(Fault::Framing("a frame breaks RFC 6455")),
         }
     }
 
@@ -147,13 +169,28 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
 fn joined(kind: FrameKind, message: Bytes) -> Incoming {
     if kind == FrameKind::Text && std::str::from_utf8(&message).is_err() {
-        return Incoming::Fault(Close::new(CloseCode::Violation, "a text frame is no UTF-8"));
+        return Incoming::Fault(Fault::Utf8);
     }
     Incoming::Data(kind, message)
 }
 
-fn too_big() -> Close {
-    Close::new(CloseCode::TooBig, "the message is larger than max_frame")
+/// A Close frame, by its payload (RFC 6455 §5.5.1 and §7.4).
+fn closed(payload: &[u8]) -> Incoming {
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+        return match payload {
+            [] => Incoming::Close(None),
+            _ => Incoming::Fault(Fault::Framing("a close code has two bytes")),
+        };
+    };
+    let code = u16::from_be_bytes(*code);
+    let is_allowed = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+    if !is_allowed {
+        return Incoming::Fault(Fault::Framing("no such close code may be sent"));
+    }
+    match std::str::from_utf8(reason) {
+        Ok(_) => Incoming::Close(Some(code)),
+        Err(_) => Incoming::Fault(Fault::Utf8),
+    }
 }
 
 /// Stands between the socket and fastwebsockets, and lets through one frame at a time.
@@ -165,7 +202,7 @@ struct Tap<R> {
     /// Bytes of the present frame's payload that were not handed on.
     payload_left: u64,
     frame_bytes_max: usize,
-    fault: Option<Close>,
+    fault: Option<Fault>,
 }
 
 /// The header of a frame (RFC 6455 §5.2) as far as it was handed on.
@@ -252,11 +289,11 @@ impl<R: AsyncRead + Unpin> Tap<R> {
 
     fn check_header(&mut self) -> io::Result<()> {
         let fault = if !self.header.is_masked() {
-            Close::new(CloseCode::Violation, "a frame is not masked")
+            Fault::Framing("a frame is not masked")
         } else if self.header.is_control() && self.header.payload_bytes() > CONTROL_BYTES_MAX {
-            Close::new(CloseCode::Violation, "a control frame is too large")
+            Fault::Framing("a control frame is too large")
         } else if self.header.payload_bytes() > self.frame_bytes_max as u64 {
-            too_big()
+            Fault::TooBig
         } else {
             return Ok(());
         };

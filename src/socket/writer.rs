@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use fastwebsockets::{Frame, OpCode, Payload};
 use tokio::io::AsyncWrite;
 
-use crate::protocol::{Close, Encoding};
+use crate::protocol::{Close, Encoding, FrameKind};
 
 /// Frames that go into one system call; the kernel takes up to 1024.
 const SLICES_MAX: usize = 64;
@@ -20,9 +20,14 @@ const BYTES_MAX: usize = 256 * 1024;
 
 /// A data frame with its header: the same bytes for every connection of this encoding.
 pub fn data_frame(encoding: Encoding, payload: Vec<u8>) -> Bytes {
-    let opcode = match encoding {
-        Encoding::Json => OpCode::Text,
-        Encoding::MsgPack => OpCode::Binary,
+    echo_frame(FrameKind::of(encoding), payload)
+}
+
+/// A data frame of this kind.
+pub fn echo_frame(kind: FrameKind, payload: Vec<u8>) -> Bytes {
+    let opcode = match kind {
+        FrameKind::Text => OpCode::Text,
+        FrameKind::Binary => OpCode::Binary,
     };
     finish(opcode, payload)
 }

@@ -39,8 +39,17 @@ pub enum FeedEvent {
     },
     /// A signal for every shop.
     Broadcast(Broadcast),
+    /// A text for legacy connections.
+    LegacyText(LegacyText),
     /// Events may have been lost: every room has to look at its log.
     Gap(GapCause),
+}
+
+/// A text for legacy connections, by which they are written to as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LegacyText {
+    pub conns: Vec<ConnId>,
+    pub text: Box<str>,
 }
 
 /// Why events may have been lost.

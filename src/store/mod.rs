@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-pub use event::{Event, EventKind, FeedEvent, GapCause};
+pub use event::{Event, EventKind, FeedEvent, GapCause, LegacyText};
 pub use open::{OpenError, open};
 pub use registry::{AttrsChanged, Connect, Connected, Device, Evicted, Forget, MembershipChanged, Online};
 
@@ -35,6 +35,8 @@ pub struct StoreSettings {
     pub key_retention: Duration,
     /// The deadline of every call: `timeouts.store`.
     pub deadline: Duration,
+    /// How long a message is kept: `retention.messages`.
+    pub message_retention: Duration,
     /// What every key and channel begins with.
     pub prefix: String,
     /// Groups a device may be in: `limits.device_groups`.
@@ -309,6 +311,24 @@ pub trait Store: Send + Sync {
 
     /// Tells every node, whatever shops it listens to, without storing anything.
     async fn broadcast(&self, broadcast: &Broadcast) -> Result<(), StoreError>;
+
+    /// The numbers by which legacy peers know these messages of a shop, in order: unique in the whole
+    /// deployment, from 1 on, given when they are first asked for, and kept as long as the message. One that
+    /// is not in the log gets a number of its own each time, which leads nowhere.
+    async fn numbers(&self, shop: &ShopId, messages: &[MessageId]) -> Result<Vec<u64>, StoreError>;
+
+    /// The message that has this number; None where none has it, or not any more.
+    async fn numbered(&self, number: u64) -> Result<Option<(ShopId, MessageId)>, StoreError>;
+
+    /// Notes a legacy connection of a node from its handshake on, logged in or not; or, with
+    /// `is_there` false, that it ended.
+    async fn note_legacy(&self, conn: &ConnId, is_there: bool) -> Result<(), StoreError>;
+
+    /// The legacy connections of the whole deployment, dead nodes' ghosts among them.
+    async fn legacy_conns(&self) -> Result<Vec<ConnId>, StoreError>;
+
+    /// Tells every node to send these legacy connections a text as it is, without storing anything.
+    async fn send_text(&self, text: &LegacyText) -> Result<(), StoreError>;
 
     /// Adds events to the stream for back-end workers, in order. After an error the first of them may be
     /// there, and are there twice where they are added again.

@@ -10,6 +10,7 @@ mod documents;
 mod faults;
 mod harness;
 mod layers;
+mod legacy;
 mod model;
 mod protocol_errors;
 mod redis_server;

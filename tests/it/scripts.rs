@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::redis_server::{RedisServer, fresh_prefix};
 
-const SCRIPTS: [&str; 13] = [
+const SCRIPTS: [&str; 14] = [
     "publish",
     "mark_delivered",
     "connect",
@@ -14,6 +14,7 @@ const SCRIPTS: [&str; 13] = [
     "set_status",
     "read",
     "trim",
+    "number",
     "forget",
     "membership",
     "set_attrs",
@@ -275,16 +276,33 @@ fn a_trim_removes_entries_with_what_is_remembered_of_them() {
     for id in &ids {
         shop.cli("XADD", "log", &[id, "e", "r"]);
     }
-    for hash in ["status", "expired"] {
+    for hash in ["status", "expired", "numbers"] {
         shop.cli("HSET", hash, &[&ids[0], "x", &ids[1099], "y"]);
     }
-    let trim = |through: &str, max: &str| shop.run("trim", &["log", "status", "expired"], &[through, max]);
+    let trim = |through: &str, max: &str| shop.run("trim", &["log", "status", "expired", "numbers"], &[through, max]);
     assert_eq!(trim(&ids[1], "1"), json!(1));
     assert_eq!(trim("1099-0", "100000"), json!(1097), "over several batches");
     assert_eq!(trim("1099-0", "100000"), json!(0), "the repeat");
     assert_eq!(shop.cli("XLEN", "log", &[]), "2");
-    assert_eq!(shop.cli("HKEYS", "status", &[]), ids[1099]);
-    assert_eq!(shop.cli("HKEYS", "expired", &[]), ids[1099]);
+    for hash in ["status", "expired", "numbers"] {
+        assert_eq!(shop.cli("HKEYS", hash, &[]), ids[1099], "{hash}");
+    }
+}
+
+#[test]
+fn a_number_is_taken_by_a_message_of_the_log_that_has_none_and_by_no_other() {
+    let shop = Shop::fresh();
+    for id in ["1-1", "2-0", "3-0"] {
+        shop.cli("XADD", "log", &[id, "e", "r"]);
+    }
+    let number = |pairs: &[&str]| shop.run("number", &["log", "numbers"], pairs);
+    assert_eq!(number(&["2-0", "7", "9-0", "8", "1-1", "9"]), json!(["7", null, "9"]));
+    assert_eq!(number(&["2-0", "10", "3-0", "11", "1-1", "12"]), json!(["7", "11", "9"]), "what was given stays");
+    assert_eq!(number(&["4-0", "13", "4-0", "14"]), json!([null, null]));
+    shop.cli("XADD", "log", &["5-0", "e", "r"]);
+    assert_eq!(number(&["5-0", "9007199254740991", "5-0", "15"]), json!(["9007199254740991", "9007199254740991"]));
+    assert_eq!(shop.cli("HLEN", "numbers", &[]), "4", "nothing is kept of a message that is not there");
+    assert_eq!(number(&[]), json!([]));
 }
 
 #[test]

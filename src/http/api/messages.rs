@@ -96,6 +96,7 @@ pub async fn broadcast(ask: Ask) -> Result<Reply, Problem> {
         table: body.table,
         data: body.data,
         user_info: None,
+        legacy: None,
     };
     let signal = Signal { at_ms: ask.relay.store.now_ms(), content };
     ask.relay.broadcast(&Broadcast { signal, except: body.except.into() }).await?;

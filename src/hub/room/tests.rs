@@ -17,6 +17,7 @@ fn push(ms: u64) -> Arc<Push> {
         table: None,
         data: None,
         user_info: None,
+        legacy: None,
     };
     let message = Message { content, status: "open".parse().unwrap(), ttl: None, receipt: false };
     Arc::new(Push::new(id(ms), Entry::Message(message), None, false))

@@ -221,6 +221,9 @@ impl Change for TrimLog {
         for id in &ids {
             tables.log.remove(entry_key(&self.shop, *id))?;
             tables.fates.remove(entry_key(&self.shop, *id))?;
+            if let Some(number) = tables.numbers.remove(entry_key(&self.shop, *id))? {
+                tables.numbered.remove(number.value())?;
+            }
         }
         if let Some(mut row) = tables.shop(&self.shop)?.filter(|_| !ids.is_empty()) {
             row.entries = row.entries.saturating_sub(ids.len() as u64);

@@ -11,21 +11,24 @@ use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId, unix_ms};
 use crate::message::{Audience, Broadcast, MembershipChange, Origin, Signal};
 use crate::metrics::StoreOp;
 use crate::store::embedded::changes::{Change, DealWith, MarkDelivered, Nudge, PublishMessage, RememberShop, TrimLog};
+use crate::store::embedded::numbers::GiveNumbers;
 use crate::store::embedded::registry::{
     ChangeAttrs, ChangeMembership, ConnectDevice, DisconnectDevice, EvictDevice, ForgetDevice,
 };
 use crate::store::embedded::tables::Failure;
 use crate::store::embedded::writer::job;
-use crate::store::embedded::{EmbeddedStore, queries};
+use crate::store::embedded::{EmbeddedStore, numbers, queries};
 use crate::store::record::{self, RecordError};
 use crate::store::{
-    AttrsChanged, Beat, Connect, Connected, Device, Event, Evicted, FeedEvent, Forget, Mark, Marked, MembershipChanged,
-    NodeReport, Online, Page, PageLimit, Publish, Published, Receipt, SetStatus, Signalled, StatusSet, Store,
-    StoreError, timed,
+    AttrsChanged, Beat, Connect, Connected, Device, Event, Evicted, FeedEvent, Forget, LegacyText, Mark, Marked,
+    MembershipChanged, NodeReport, Online, Page, PageLimit, Publish, Published, Receipt, SetStatus, Signalled,
+    StatusSet, Store, StoreError, timed,
 };
 
 /// Marks of one change.
 const MARKS_MAX: usize = 1000;
+/// Messages that one change gives numbers to.
+const NUMBERS_MAX: usize = 1000;
 /// Entries that one change removes, so that it does not hold up everyone else.
 const TRIM_ENTRIES_MAX: usize = 1000;
 /// A node that was not heard of for so long is forgotten.
@@ -186,6 +189,39 @@ impl Store for EmbeddedStore {
         Ok(())
     }
 
+    async fn numbers(&self, shop: &ShopId, messages: &[MessageId]) -> Result<Vec<u64>, StoreError> {
+        let mut all = Vec::with_capacity(messages.len());
+        for messages in messages.chunks(NUMBERS_MAX) {
+            all.extend(timed(StoreOp::Other, self.give_numbers(shop, messages)).await?);
+        }
+        Ok(all)
+    }
+
+    async fn numbered(&self, number: u64) -> Result<Option<(ShopId, MessageId)>, StoreError> {
+        timed(StoreOp::Other, self.query("numbered", move |view| numbers::numbered(view, number))).await
+    }
+
+    async fn note_legacy(&self, conn: &ConnId, is_there: bool) -> Result<(), StoreError> {
+        let legacy = &mut self.memory.lock().legacy;
+        if is_there {
+            legacy.insert(conn.clone());
+        } else {
+            legacy.remove(conn);
+        }
+        Ok(())
+    }
+
+    async fn legacy_conns(&self) -> Result<Vec<ConnId>, StoreError> {
+        Ok(self.memory.lock().legacy.iter().cloned().collect())
+    }
+
+    async fn send_text(&self, text: &LegacyText) -> Result<(), StoreError> {
+        if !text.conns.is_empty() {
+            self.feed.tell(FeedEvent::LegacyText(text.clone()));
+        }
+        Ok(())
+    }
+
     async fn add_events(&self, events: &[Event]) -> Result<(), StoreError> {
         // The setting stops the start; see the protocol's page.
         let seen = format!("that it has no stream for {} events", events.len());
@@ -227,6 +263,7 @@ impl Store for EmbeddedStore {
         let mut memory = self.memory.lock();
         memory.beats.remove(node);
         memory.conns.retain(|conn, _| conn.node().as_ref() != Some(node));
+        memory.legacy.retain(|conn| conn.node().as_ref() != Some(node));
         Ok(())
     }
 
@@ -286,6 +323,16 @@ impl EmbeddedStore {
             answer.map_err(|failure| failure.of_call(call))
         };
         within(self.settings.deadline, asking).await
+    }
+
+    async fn give_numbers(&self, shop: &ShopId, messages: &[MessageId]) -> Result<Vec<u64>, StoreError> {
+        let (of, asked) = (shop.clone(), messages.to_vec());
+        let known = self.query("numbers", move |view| numbers::known(view, &of, &asked)).await?;
+        // Mostly they were all shown before, and nothing has to be written.
+        if let Some(known) = known.into_iter().collect() {
+            return Ok(known);
+        }
+        self.change("numbers", GiveNumbers { shop: shop.clone(), messages: messages.to_vec() }).await
     }
 
     async fn send_signal(&self, shop: &ShopId, signal: &Signal) -> Result<Signalled, StoreError> {

@@ -56,8 +56,8 @@ impl Feed {
             | FeedEvent::Receipt { shop, .. }
             | FeedEvent::Replaced { shop, .. }
             | FeedEvent::Evicted { shop, .. } => self.hears(shop),
-            // It is for every shop.
-            FeedEvent::Broadcast(_) => true,
+            // They are for every shop.
+            FeedEvent::Broadcast(_) | FeedEvent::LegacyText(_) => true,
             // Told by `tell_gap`.
             FeedEvent::Gap(_) => false,
         };

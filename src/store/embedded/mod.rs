@@ -3,20 +3,21 @@
 //! Owns the mapping of the store's operations to transactions of redb, a copy-on-write B-tree in a
 //! file with checksummed pages. Whatever changes something goes through the one [`writer`] thread,
 //! which puts all that waits into one transaction and answers when that is synced; reading goes past
-//! it. What only matters while this process runs is not written: claims, beats and whose connection is whose
-//! are in memory, and a presence holds for the process that wrote it. There is no event stream. Never shares its directory. Called through
+//! it. What only matters while this process runs is not written: claims, beats, whose connection is whose
+//! and which are legacy ones are in memory, and a presence holds for the process that wrote it. There is no event stream. Never shares its directory. Called through
 //! [`Store`](crate::store::Store); built by [`open`](crate::store::open()).
 
 mod changes;
 mod disk;
 mod engine;
 mod feed;
+mod numbers;
 mod queries;
 mod registry;
 mod tables;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,6 +61,8 @@ struct Memory {
     beats: HashMap<NodeId, (Beat, Instant)>,
     /// Connection -> where its presence is, if it is still there.
     conns: HashMap<ConnId, (ShopId, DeviceId)>,
+    /// Legacy connections.
+    legacy: HashSet<ConnId>,
 }
 
 impl EmbeddedStore {

@@ -18,6 +18,9 @@ pub const FORMAT: u64 = 1;
 /// The row of [`META`] that holds [`FORMAT`].
 pub const FORMAT_ROW: &str = "format";
 
+/// The row of [`META`] that holds the newest number that any message was given; none before the first.
+pub const NEWEST_NUMBER_ROW: &str = "newest_number";
+
 /// Shop and the two numbers of an entry's id.
 pub type EntryKey = (&'static str, u64, u64);
 /// Shop and device.
@@ -39,6 +42,11 @@ pub const CURSORS: TableDefinition<DeviceKey, (u64, u64)> = TableDefinition::new
 /// Device -> its attributes, JSON text; only for devices that have some. Files of earlier versions have
 /// no such table until something is written.
 pub const ATTRS: TableDefinition<DeviceKey, &str> = TableDefinition::new("attrs");
+/// Entry -> the number by which legacy peers know it; only for those that were shown to one. Files of
+/// earlier versions have neither this table nor the next until something is written.
+pub const NUMBERS: TableDefinition<EntryKey, u64> = TableDefinition::new("numbers");
+/// The rows of [`NUMBERS`] by number.
+pub const NUMBERED: TableDefinition<u64, EntryKey> = TableDefinition::new("numbered");
 /// Shop and idempotency key -> the two numbers of the id stored under it, and when it ends, in
 /// milliseconds since 1970.
 pub const ONCE: TableDefinition<(&str, &str), (u64, u64, u64)> = TableDefinition::new("once");
@@ -255,12 +263,15 @@ pub fn device_key<'a>(shop: &'a ShopId, device: &'a DeviceId) -> (&'a str, &'a s
 
 /// The tables, open for one transaction that changes them.
 pub struct Tables<'t> {
+    pub meta: Table<'t, &'static str, u64>,
     pub shops: Table<'t, &'static str, (u64, u64, u64, u64)>,
     pub log: Table<'t, EntryKey, &'static [u8]>,
     pub fates: Table<'t, EntryKey, &'static [u8]>,
     pub devices: Table<'t, DeviceKey, &'static [u8]>,
     pub cursors: Table<'t, DeviceKey, (u64, u64)>,
     pub attrs: Table<'t, DeviceKey, &'static str>,
+    pub numbers: Table<'t, EntryKey, u64>,
+    pub numbered: Table<'t, u64, EntryKey>,
     pub once: Table<'t, (&'static str, &'static str), (u64, u64, u64)>,
     pub once_ends: Table<'t, (u64, &'static str, &'static str), ()>,
 }
@@ -272,12 +283,15 @@ impl<'t> Tables<'t> {
     /// [`Failure::File`]
     pub fn open(transaction: &'t WriteTransaction) -> Result<Tables<'t>, Failure> {
         Ok(Tables {
+            meta: transaction.open_table(META)?,
             shops: transaction.open_table(SHOPS)?,
             log: transaction.open_table(LOG)?,
             fates: transaction.open_table(FATES)?,
             devices: transaction.open_table(DEVICES)?,
             cursors: transaction.open_table(CURSORS)?,
             attrs: transaction.open_table(ATTRS)?,
+            numbers: transaction.open_table(NUMBERS)?,
+            numbered: transaction.open_table(NUMBERED)?,
             once: transaction.open_table(ONCE)?,
             once_ends: transaction.open_table(ONCE_ENDS)?,
         })

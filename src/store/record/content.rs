@@ -26,6 +26,9 @@ pub struct ContentRecord<'a> {
     data: Option<ValueRecord<'a>>,
     #[serde(rename = "u", default, skip_serializing_if = "Option::is_none", borrow)]
     user_info: Option<ValueRecord<'a>>,
+    /// JSON text.
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none", borrow)]
+    legacy: Option<&'a str>,
 }
 
 /// Of an [`Origin`].
@@ -86,6 +89,7 @@ impl<'a> From<&'a Content> for ContentRecord<'a> {
             table: content.table.clone(),
             data: content.data.as_ref().map(Into::into),
             user_info: content.user_info.as_ref().map(Into::into),
+            legacy: content.legacy.as_ref().map(|text| text.get()),
         }
     }
 }
@@ -101,6 +105,7 @@ impl TryFrom<ContentRecord<'_>> for Content {
             table: record.table,
             data: record.data.map(Value::try_from).transpose()?,
             user_info: record.user_info.map(Value::try_from).transpose()?,
+            legacy: record.legacy.map(|text| RawValue::from_string(text.to_owned())).transpose()?,
         })
     }
 }

@@ -15,6 +15,7 @@ fn message() -> Message {
             table: Some("12".parse().unwrap()),
             data: Some(Value::Json(RawValue::from_string(r#"{"a": 1}"#.into()).unwrap())),
             user_info: Some(Value::MsgPack([0xc4, 1, 255].into())),
+            legacy: None,
         },
         status: "open".parse().unwrap(),
         ttl: Some(Duration::from_secs(60)),

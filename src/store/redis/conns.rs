@@ -1,11 +1,12 @@
-//! Whose connection a `conn` is: a hash for each node, beside the presence that its shops hold.
+//! Whose connection a `conn` is: a hash for each node, beside the presence that its shops hold; and which
+//! of its connections are legacy ones: a set.
 //!
-//! Owns that hash, which lies in another slot than a shop and so cannot change with its presence: it is
-//! a hint where to look, and only the presence says that the connection is there. Where it cannot be
-//! written, a connection cannot be found by its name, and nothing else is lost. Called by
-//! [`super::engine`].
+//! Owns these two, which go with their node. The hash lies in another slot than a shop and so cannot change
+//! with its presence: it is a hint where to look, and only the presence says that the connection is there.
+//! Where it cannot be written, a connection cannot be found by its name, and nothing else is lost. Called
+//! by [`super::engine`].
 
-use fred::interfaces::{HashesInterface, KeysInterface};
+use fred::interfaces::{HashesInterface, KeysInterface, SetsInterface};
 use fred::types::Value;
 
 use crate::ids::{ConnId, DeviceId, NodeId, ShopId};
@@ -13,7 +14,7 @@ use crate::store::redis::reply::store_error;
 use crate::store::redis::{RedisStore, hashes};
 use crate::store::{Online, StoreError};
 
-/// How long the hash of a node is kept after its last beat.
+/// How long what is noted of a node's connections is kept after its last beat.
 const KEPT_S: i64 = 3600;
 
 impl RedisStore {
@@ -41,14 +42,49 @@ impl RedisStore {
 
     /// The node lives: what is noted of its connections is kept.
     pub(super) async fn keep_conns(&self, node: &NodeId) {
-        let keeping = async { self.commands()?.expire(self.keys.conns(node), KEPT_S, None).await.map_err(failed) };
+        let keeping = async {
+            let pipeline = self.commands()?.pipeline();
+            for key in [self.keys.conns(node), self.keys.legacy_conns(node)] {
+                let _queued: Value = pipeline.expire(key, KEPT_S, None).await.map_err(failed)?;
+            }
+            pipeline.all::<Value>().await.map_err(failed)
+        };
         noted(keeping.await);
     }
 
     /// The node is gone, and its connections with it.
     pub(super) async fn drop_conns(&self, node: &NodeId) {
-        let dropping = async { self.commands()?.unlink(self.keys.conns(node)).await.map_err(failed) };
+        let dropping = async {
+            let pipeline = self.commands()?.pipeline();
+            for key in [self.keys.conns(node), self.keys.legacy_conns(node)] {
+                let _queued: Value = pipeline.unlink(key).await.map_err(failed)?;
+            }
+            pipeline.all::<Value>().await.map_err(failed)
+        };
         noted(dropping.await);
+    }
+
+    pub(super) async fn note_legacy_conn(&self, conn: &ConnId, is_there: bool) -> Result<(), StoreError> {
+        let Some(node) = conn.node() else { return Ok(()) };
+        let (key, pipeline) = (self.keys.legacy_conns(&node), self.commands()?.pipeline());
+        if is_there {
+            let _queued: Value = pipeline.sadd(key.as_str(), conn.as_str()).await.map_err(failed)?;
+            let _queued: Value = pipeline.expire(key.as_str(), KEPT_S, None).await.map_err(failed)?;
+        } else {
+            let _queued: Value = pipeline.srem(key.as_str(), conn.as_str()).await.map_err(failed)?;
+        }
+        let _counts: Value = pipeline.all().await.map_err(failed)?;
+        Ok(())
+    }
+
+    pub(super) async fn all_legacy_conns(&self) -> Result<Vec<ConnId>, StoreError> {
+        let nodes: Vec<String> = self.commands()?.hkeys(self.keys.nodes()).await.map_err(failed)?;
+        let mut conns = Vec::new();
+        for node in nodes.iter().filter_map(|node| node.parse().ok()) {
+            let of_node = self.members(self.keys.legacy_conns(&node)).await?;
+            conns.extend(of_node.iter().filter_map(|conn| conn.parse::<ConnId>().ok()));
+        }
+        Ok(conns)
     }
 
     /// The presence that this connection is.

@@ -20,12 +20,12 @@ use crate::store::redis::scripts::{
 };
 use crate::store::redis::{RedisStore, hashes};
 use crate::store::{
-    AttrsChanged, Beat, Connect, Connected, Device, Event, Evicted, Forget, Mark, Marked, MembershipChanged,
-    NodeReport, Online, Page, PageLimit, Publish, Published, Receipt, SetStatus, Signalled, StatusSet, Store,
-    StoreError, Stored, timed,
+    AttrsChanged, Beat, Connect, Connected, Device, Event, Evicted, Forget, LegacyText, Mark, Marked,
+    MembershipChanged, NodeReport, Online, Page, PageLimit, Publish, Published, Receipt, SetStatus, Signalled,
+    StatusSet, Store, StoreError, Stored, timed,
 };
 
-/// Shops of one step of a scan.
+/// Members of one step of a scan.
 const SCAN_COUNT: u32 = 1000;
 
 #[async_trait]
@@ -196,6 +196,26 @@ impl Store for RedisStore {
         timed(StoreOp::Broadcast, self.send_broadcast(broadcast)).await
     }
 
+    async fn numbers(&self, shop: &ShopId, messages: &[MessageId]) -> Result<Vec<u64>, StoreError> {
+        timed(StoreOp::Other, self.all_numbers(shop, messages)).await
+    }
+
+    async fn numbered(&self, number: u64) -> Result<Option<(ShopId, MessageId)>, StoreError> {
+        timed(StoreOp::Other, self.find_numbered(number)).await
+    }
+
+    async fn note_legacy(&self, conn: &ConnId, is_there: bool) -> Result<(), StoreError> {
+        timed(StoreOp::Other, self.note_legacy_conn(conn, is_there)).await
+    }
+
+    async fn legacy_conns(&self) -> Result<Vec<ConnId>, StoreError> {
+        timed(StoreOp::Other, self.all_legacy_conns()).await
+    }
+
+    async fn send_text(&self, text: &LegacyText) -> Result<(), StoreError> {
+        timed(StoreOp::Broadcast, self.send_legacy_text(text)).await
+    }
+
     async fn add_events(&self, events: &[Event]) -> Result<(), StoreError> {
         timed(StoreOp::Events, self.add_all_events(events)).await
     }
@@ -283,19 +303,25 @@ impl RedisStore {
     }
 
     async fn all_shops(&self) -> Result<Vec<ShopId>, StoreError> {
-        let mut shops = BTreeSet::new();
+        let names = self.members(self.keys.shops()).await?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// What a set holds, asked for a piece at a time.
+    pub(super) async fn members(&self, key: String) -> Result<BTreeSet<String>, StoreError> {
+        let mut members = BTreeSet::new();
         let mut cursor = "0".to_owned();
         loop {
             let command = CustomCommand::new_static("SSCAN", ClusterHash::FirstKey, false);
-            let args = vec![self.keys.shops(), cursor, "COUNT".to_owned(), SCAN_COUNT.to_string()];
+            let args = vec![key.clone(), cursor, "COUNT".to_owned(), SCAN_COUNT.to_string()];
             let answer: Value =
                 self.commands()?.custom(command, args).await.map_err(|error| store_error("sscan", error))?;
             let mut reply = Reply::new("sscan", answer);
             cursor = reply.parsed()?;
             let names = reply.value()?.into_array();
-            shops.extend(names.iter().filter_map(|name| reply::text(name)?.parse::<ShopId>().ok()));
+            members.extend(names.iter().filter_map(reply::text).map(str::to_owned));
             if cursor == "0" {
-                return Ok(shops.into_iter().collect());
+                return Ok(members);
             }
         }
     }

@@ -97,7 +97,7 @@ impl Pump {
 
     fn event(&self, message: &Message) -> Option<FeedEvent> {
         if *message.channel == *self.channels.all {
-            return self.broadcast(message);
+            return self.event_for_all(message);
         }
         let Some(shop) = self.keys.shop_of(&message.channel) else {
             metrics::record_unreadable();
@@ -116,12 +116,12 @@ impl Pump {
         }
     }
 
-    fn broadcast(&self, message: &Message) -> Option<FeedEvent> {
-        let broadcast = payload::parse_for_all(reply::bytes(&message.value).unwrap_or_default());
-        broadcast
+    fn event_for_all(&self, message: &Message) -> Option<FeedEvent> {
+        let event = payload::parse_for_all(reply::bytes(&message.value).unwrap_or_default());
+        event
             .inspect_err(|error| {
                 metrics::record_unreadable();
-                tracing::warn!(%error, "a broadcast cannot be read and is left out");
+                tracing::warn!(%error, "an event for every shop cannot be read and is left out");
             })
             .ok()
     }

@@ -1,6 +1,7 @@
-//! What the fields of hashes hold, and how it is read and written.
+//! What fields and strings hold, and how it is read and written.
 //!
-//! Owns the forms that scripts and Rust share: the registry's record, a presence, a status, a beat.
+//! Owns the forms that scripts and Rust share: the registry's record, a presence, a status, a beat, and those
+//! of a connection and a number, which lead to a shop.
 //! Names hold no control characters, so newlines join them. Never talks to Redis. Called by
 //! [`super::scripts`] and [`super`].
 
@@ -93,6 +94,17 @@ pub fn whose(text: &str) -> Option<(ShopId, DeviceId)> {
     Some((shop.parse().ok()?, device.parse().ok()?))
 }
 
+/// Which message has a number, as the number's key holds it.
+pub fn numbered_text(shop: &ShopId, message: MessageId) -> String {
+    format!("{shop}\n{message}")
+}
+
+/// Reads what [`numbered_text`] wrote.
+pub fn numbered(text: &str) -> Option<(ShopId, MessageId)> {
+    let (shop, message) = text.split_once('\n')?;
+    Some((shop.parse().ok()?, message.parse().ok()?))
+}
+
 /// A node's report, as `beat.lua` takes it.
 pub fn report_text(report: &NodeReport) -> String {
     let NodeReport { connections, mains, subs, rooms, version } = report;
@@ -162,6 +174,15 @@ mod tests {
         assert_eq!(whose(&whose_text(&shop, &device)), Some((shop, device)));
         for bad in ["", "s", "s\n", "\nd", "s\nd\n"] {
             assert_eq!(whose(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn which_message_has_a_number_survives_its_text() {
+        let (shop, message) = ("店 1".parse().unwrap(), MessageId { ms: u64::MAX, n: 3 });
+        assert_eq!(numbered(&numbered_text(&shop, message)), Some((shop, message)));
+        for bad in ["", "s", "s\n", "\n1-0", "s\n1", "s\n1-0\n"] {
+            assert_eq!(numbered(bad), None, "{bad:?}");
         }
     }
 

@@ -47,6 +47,21 @@ impl Keys {
         format!("{}conns:{node}", self.prefix)
     }
 
+    /// Set: legacy connections of the node.
+    pub fn legacy_conns(&self, node: &NodeId) -> String {
+        format!("{}legacy-conns:{node}", self.prefix)
+    }
+
+    /// String: the newest number that any message was offered.
+    pub fn newest_number(&self) -> String {
+        format!("{}legacy:next", self.prefix)
+    }
+
+    /// String: the shop and the message that have this number.
+    pub fn numbered(&self, number: u64) -> String {
+        format!("{}legacy:{number}", self.prefix)
+    }
+
     /// The channel of what is for every shop. Not sharded, and no shop's: it has no tag.
     pub fn all(&self) -> String {
         format!("{}all", self.prefix)
@@ -120,6 +135,11 @@ impl ShopKeys {
         self.named("expired")
     }
 
+    /// Hash: message id → the number by which legacy peers know it.
+    pub fn numbers(&self) -> String {
+        self.named("numbers")
+    }
+
     /// Hash: device → attributes.
     pub fn attrs(&self) -> String {
         self.named("attrs")
@@ -154,11 +174,15 @@ mod tests {
             (shop.online(), "sr:{s 1}:online"),
             (shop.status(), "sr:{s 1}:status"),
             (shop.expired(), "sr:{s 1}:expired"),
+            (shop.numbers(), "sr:{s 1}:numbers"),
             (shop.attrs(), "sr:{s 1}:attrs"),
             (shop.once(&once), "sr:{s 1}:once:k{1}"),
             (keys.probe(&"n-1".parse().unwrap()), "sr:{probe-n-1}:probe"),
             (keys.nodes(), "sr:nodes"),
             (keys.conns(&"n-1".parse().unwrap()), "sr:conns:n-1"),
+            (keys.legacy_conns(&"n-1".parse().unwrap()), "sr:legacy-conns:n-1"),
+            (keys.newest_number(), "sr:legacy:next"),
+            (keys.numbered(17), "sr:legacy:17"),
             (keys.all(), "sr:all"),
             (keys.events(), "sr:events"),
             (keys.shops(), "sr:shops"),

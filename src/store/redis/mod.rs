@@ -12,6 +12,7 @@ mod events;
 mod feed;
 mod hashes;
 mod keys;
+mod numbers;
 mod payload;
 mod registry;
 mod reply;

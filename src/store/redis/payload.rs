@@ -11,12 +11,13 @@
 //! | signal | `S<publisher>\n<record>` |
 //! | receipt | `R<record>` |
 //! | broadcast, on the channel of all shops | `B<record>` |
+//! | text for legacy connections, on the channel of all shops | `T<conn> <conn> …\n<text>` |
 //!
 //! Never talks to Redis. Called by [`super::feed`] and [`super`].
 
-use crate::ids::{IdError, ShopId};
+use crate::ids::{ConnId, IdError, ShopId};
 use crate::store::record::{self, RecordError};
-use crate::store::{FeedEvent, Stored};
+use crate::store::{FeedEvent, LegacyText, Stored};
 
 /// A payload that is none.
 #[derive(Debug, thiserror::Error)]
@@ -44,13 +45,28 @@ pub fn broadcast(record: &[u8]) -> Vec<u8> {
     [b"B", record].concat()
 }
 
+/// A text for legacy connections.
+pub fn legacy_text(text: &LegacyText) -> Vec<u8> {
+    let conns: Vec<&str> = text.conns.iter().map(ConnId::as_str).collect();
+    format!("T{}\n{}", conns.join(" "), text.text).into_bytes()
+}
+
 /// The event of a payload on the channel of all shops.
 ///
 /// # Errors
 /// [`PayloadError`], as [`parse`].
 pub fn parse_for_all(payload: &[u8]) -> Result<FeedEvent, PayloadError> {
-    let record = payload.strip_prefix(b"B").ok_or(PayloadError::Layout)?;
-    Ok(FeedEvent::Broadcast(record::decode_broadcast(record)?))
+    let (kind, rest) = payload.split_first().ok_or(PayloadError::Layout)?;
+    match kind {
+        b'B' => Ok(FeedEvent::Broadcast(record::decode_broadcast(rest)?)),
+        b'T' => {
+            let (conns, text) = split_line(rest)?;
+            let conns = conns.split(' ').map(str::parse).collect::<Result<Vec<ConnId>, IdError>>()?;
+            let text = std::str::from_utf8(text).map_err(|_| PayloadError::Layout)?.into();
+            Ok(FeedEvent::LegacyText(LegacyText { conns, text }))
+        }
+        _ => Err(PayloadError::Layout),
+    }
 }
 
 /// The event of a payload on a shop's channel.
@@ -152,6 +168,7 @@ mod tests {
             table: None,
             data: Some(Value::MsgPack(b"\n\n".as_slice().into())),
             user_info: None,
+            legacy: None,
         };
         Signal { at_ms: 7, content }
     }
@@ -174,6 +191,21 @@ mod tests {
         assert_eq!(format!("{read:?}"), format!("{sent:?}"));
         assert!(parse(shop(), &payload).is_err());
         for bad in [&b""[..], b"B", b"B\xc1", b"Knode.1\n", b"Z\x80"] {
+            assert!(parse_for_all(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_legacy_text_is_read_as_it_was_on_its_own_channel_only() {
+        for (conns, text) in [(vec!["node.1"], "a\nb\n\0 店"), (vec!["node.1", "n-2.17", "x"], "")] {
+            let conns = conns.into_iter().map(|conn| conn.parse().unwrap()).collect();
+            let sent = LegacyText { conns, text: text.into() };
+            let payload = legacy_text(&sent);
+            let FeedEvent::LegacyText(read) = parse_for_all(&payload).unwrap() else { panic!() };
+            assert_eq!(read, sent);
+            assert!(parse(shop(), &payload).is_err());
+        }
+        for bad in [&b"T"[..], b"Tn.1", b"T\nx", b"Tn.1 \nx", b"Tn.1  n.2\nx", b"Tn{1\nx", b"Tn.1\n\xff", b"T\xff\nx"] {
             assert!(parse_for_all(bad).is_err(), "{bad:?}");
         }
     }

@@ -133,6 +133,7 @@ pub struct Scripts {
     set_status: Script,
     read: Script,
     trim: Script,
+    number: Script,
     forget: Script,
     membership: Script,
     set_attrs: Script,
@@ -153,6 +154,7 @@ impl Scripts {
             set_status: Script::new("set_status", include_str!("../../../lua/set_status.lua")),
             read: Script::new("read", include_str!("../../../lua/read.lua")),
             trim: Script::new("trim", include_str!("../../../lua/trim.lua")),
+            number: Script::new("number", include_str!("../../../lua/number.lua")),
             forget: Script::new("forget", include_str!("../../../lua/forget.lua")),
             membership: Script::new("membership", include_str!("../../../lua/membership.lua")),
             set_attrs: Script::new("set_attrs", include_str!("../../../lua/set_attrs.lua")),
@@ -307,11 +309,20 @@ impl Scripts {
 
     /// `trim.lua`, for at most [`TRIM_ENTRIES_MAX`] entries.
     pub async fn trim(&self, shop: &ShopKeys, through: MessageId, entries_max: usize) -> Result<usize, StoreError> {
-        let keys = vec![shop.log(), shop.status(), shop.expired()];
+        let keys = vec![shop.log(), shop.status(), shop.expired(), shop.numbers()];
         let args = vec![through.to_string().into(), number(entries_max as u64)];
         let mut reply = self.trim.run(&self.commands, keys, args).await?;
         let removed = reply.number()?;
         usize::try_from(removed).map_err(|_| reply.unknown(removed))
+    }
+
+    /// `number.lua`, for a bounded number of pairs: what each message has now.
+    pub async fn number(&self, shop: &ShopKeys, offers: &[(MessageId, u64)]) -> Result<Vec<Option<u64>>, StoreError> {
+        let keys = vec![shop.log(), shop.numbers()];
+        let args =
+            offers.iter().flat_map(|(message, offered)| [message.to_string().into(), number(*offered)]).collect();
+        let mut reply = self.number.run(&self.commands, keys, args).await?;
+        offers.iter().map(|_| reply.parsed_or_nil()).collect()
     }
 
     /// `forget.lua`

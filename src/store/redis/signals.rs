@@ -1,4 +1,4 @@
-//! What is told to nodes and stored nowhere: signals, receipts, broadcasts.
+//! What is told to nodes and stored nowhere: signals, receipts, broadcasts, texts for legacy connections.
 //!
 //! Owns which channel each goes to. Never waits for whoever hears it. Called by [`super::engine`].
 
@@ -11,7 +11,7 @@ use crate::message::{Audience, Broadcast, Origin, Signal};
 use crate::store::record;
 use crate::store::redis::reply::{PIPELINE_MAX, queued, store_error, unwritable};
 use crate::store::redis::{RedisStore, payload};
-use crate::store::{Receipt, Signalled, StoreError};
+use crate::store::{LegacyText, Receipt, Signalled, StoreError};
 
 impl RedisStore {
     pub(super) async fn send_signal(&self, shop: &ShopId, signal: &Signal) -> Result<Signalled, StoreError> {
@@ -58,9 +58,21 @@ impl RedisStore {
 
     pub(super) async fn send_broadcast(&self, broadcast: &Broadcast) -> Result<(), StoreError> {
         let record = record::encode_broadcast(broadcast).map_err(|error| unwritable("broadcast", error))?;
-        let payload = Bytes::from(payload::broadcast(&record));
+        self.tell_all(payload::broadcast(&record)).await
+    }
+
+    pub(super) async fn send_legacy_text(&self, text: &LegacyText) -> Result<(), StoreError> {
+        if text.conns.is_empty() {
+            return Ok(());
+        }
+        self.tell_all(payload::legacy_text(text)).await
+    }
+
+    /// Publishes on the channel of all shops.
+    async fn tell_all(&self, payload: Vec<u8>) -> Result<(), StoreError> {
+        let (client, payload) = (self.commands()?, Bytes::from(payload));
         let _listeners: i64 =
-            self.commands()?.publish(self.keys.all(), payload).await.map_err(|error| store_error("publish", error))?;
+            client.publish(self.keys.all(), payload).await.map_err(|error| store_error("publish", error))?;
         Ok(())
     }
 }

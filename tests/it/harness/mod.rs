@@ -9,6 +9,7 @@
 pub mod api;
 pub mod device;
 pub mod http;
+pub mod legacy;
 pub mod login;
 pub mod node;
 pub mod proxy;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 
 pub use api::Api;
 pub use device::{Device, Event};
+pub use legacy::LegacyDevice;
 pub use login::Login;
 pub use node::{NodeOptions, NodeProcess};
 pub use proxy::RedisProxy;

@@ -60,6 +60,7 @@ pub fn settings() -> StoreSettings {
     StoreSettings {
         log_entries_max: 1000,
         key_retention: Duration::from_secs(60),
+        message_retention: Duration::from_secs(7 * 86400),
         deadline: Duration::from_secs(2),
         prefix: fresh_prefix(),
         device_groups_max: 3,
@@ -114,6 +115,7 @@ pub fn message(to: Audience) -> Publish {
         table: Some("12".parse().unwrap()),
         data: Some(Value::MsgPack([0x0a, 0xff, 0x00].into())),
         user_info: None,
+        legacy: None,
     };
     let message = Message { content, status: "open".parse().unwrap(), ttl: None, receipt: false };
     Publish { message, key: None }
