@@ -23,6 +23,10 @@ fn message() -> Message {
     }
 }
 
+/// [`message`], as it was stored before there were legacy devices.
+const OF_AN_EARLIER_VERSION: &[u8] = b"\x81\xa1m\x84\xa1c\x87\xa1f\x81\xa1d\x92\xa2h1\xa3sub\xa1t\x81\xa1d\x91\xa2t1\xa1x\x91\xa2t2\xa1k\xa3add\xa1b\xa212\
+    \xa1d\x81\xa1j\xa8{\"a\": 1}\xa1u\x81\xa1p\xc4\x03\xc4\x01\xff\xa1s\xa4open\xa1l<\xa1r\xc3";
+
 #[test]
 fn every_part_of_a_message_survives_the_record() {
     let sent = message();
@@ -34,6 +38,28 @@ fn every_part_of_a_message_survives_the_record() {
     };
     assert_eq!(data.get(), r#"{"a": 1}"#);
     assert_eq!(user_info.as_ref(), [0xc4, 1, 255]);
+}
+
+#[test]
+fn what_a_legacy_device_gave_survives_the_record_and_costs_nothing_where_there_is_none() {
+    let without = encode_message(&message()).unwrap();
+    let mut sent = message();
+    let text = r#"{"table_id": 12, "n": 9007199254740993}"#;
+    sent.content.legacy = Some(RawValue::from_string(text.to_owned()).unwrap());
+    let with = encode_message(&sent).unwrap();
+    let Entry::Message(read) = decode_entry(&with).unwrap() else { panic!() };
+    assert_eq!(read.content.legacy.unwrap().get(), text);
+    let key_and_length = 4;
+    assert_eq!(with.len(), without.len() + text.len() + key_and_length);
+    assert_eq!(without, OF_AN_EARLIER_VERSION);
+    let Entry::Message(read) = decode_entry(OF_AN_EARLIER_VERSION).unwrap() else { panic!() };
+    assert!(read.content.legacy.is_none());
+
+    // What is no JSON, as long as what it takes the place of.
+    let at = with.windows(text.len()).position(|window| window == text.as_bytes()).unwrap();
+    let mut broken = with.clone();
+    broken[at] = b'x';
+    assert!(matches!(decode_entry(&broken), Err(RecordError::Json(_))));
 }
 
 #[test]

@@ -15,9 +15,8 @@ use crate::message::{Audience, Broadcast, MembershipChange, Origin, Signal};
 use crate::metrics::{self, StoreOp};
 use crate::store::record;
 use crate::store::redis::reply::{self, PIPELINE_MAX, Reply, queued, store_error, unreadable, unwritable};
-use crate::store::redis::scripts::{
-    self, MARKS_MAX, MembershipCall, PublishCall, RawEntry, TRIM_ENTRIES_MAX, ensure_up,
-};
+use crate::store::redis::script::ensure_up;
+use crate::store::redis::scripts::{self, MARKS_MAX, MembershipCall, PublishCall, RawEntry, TRIM_ENTRIES_MAX};
 use crate::store::redis::{RedisStore, hashes};
 use crate::store::{
     AttrsChanged, Beat, Connect, Connected, Device, Event, Evicted, Forget, LegacyText, Mark, Marked,

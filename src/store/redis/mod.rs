@@ -16,6 +16,7 @@ mod numbers;
 mod payload;
 mod registry;
 mod reply;
+mod script;
 mod scripts;
 mod signals;
 mod subscriptions;

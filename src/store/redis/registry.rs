@@ -12,7 +12,8 @@ use fred::types::Value;
 use crate::attrs::{Attrs, AttrsChange};
 use crate::ids::{DeviceId, ShopId};
 use crate::store::redis::reply::{self, Reply, queued, store_error, unavailable, unreadable};
-use crate::store::redis::scripts::{AttrsCall, AttrsSet, ensure_up};
+use crate::store::redis::script::ensure_up;
+use crate::store::redis::scripts::{AttrsCall, AttrsSet};
 use crate::store::redis::{RedisStore, hashes};
 use crate::store::{AttrsChanged, Device, Online, StoreError};
 

@@ -6,15 +6,14 @@
 use std::time::Duration;
 
 use fred::clients::Client;
-use fred::interfaces::{ClientLike, LuaInterface};
 use fred::types::Value;
-use sha1::{Digest, Sha1};
 
 use crate::ids::{ConnId, DeviceId, MessageId, NodeId};
 use crate::message::{Membership, MembershipChange, MembershipStep};
 use crate::store::redis::hashes;
 use crate::store::redis::keys::ShopKeys;
-use crate::store::redis::reply::{self, Reply, store_error, unavailable};
+use crate::store::redis::reply::{self, Reply};
+use crate::store::redis::script::Script;
 use crate::store::{
     Beat, Connect, Connected, Evicted, Forget, Mark, Marked, MembershipChanged, NodeReport, PageLimit, Published,
     SetStatus, StatusSet, StoreError,
@@ -26,41 +25,6 @@ pub const MARKS_MAX: usize = 100;
 pub const PAGE_ENTRIES_MAX: usize = 1000;
 /// Entries of one call of trim, so that it does not hold up everyone else.
 pub const TRIM_ENTRIES_MAX: usize = 1000;
-
-/// A script, and the digest that Redis knows it by.
-struct Script {
-    name: &'static str,
-    text: &'static str,
-    digest: String,
-}
-
-impl Script {
-    fn new(name: &'static str, text: &'static str) -> Script {
-        let digest = Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
-        Script { name, text, digest }
-    }
-
-    async fn run(&self, client: &Client, keys: Vec<String>, args: Vec<Value>) -> Result<Reply, StoreError> {
-        ensure_up(client)?;
-        let answer = match client.evalsha(self.digest.as_str(), keys.clone(), args.clone()).await {
-            // It did not run, so running it now is no repeat; EVAL also makes it known.
-            Err(error) if reply::is_unknown_script(&error) => client.eval(self.text, keys, args).await,
-            answer => answer,
-        };
-        answer.map(|value| Reply::new(self.name, value)).map_err(|error| store_error(self.name, error))
-    }
-}
-
-/// Fails at once where the connection is known to be down: fred would wait for it.
-///
-/// # Errors
-/// [`StoreError::Unavailable`]
-pub fn ensure_up(client: &Client) -> Result<(), StoreError> {
-    if client.is_connected() {
-        return Ok(());
-    }
-    Err(unavailable("the connection to Redis is down; it is being made anew"))
-}
 
 /// What a publish has to find registered.
 pub enum Audience<'a> {

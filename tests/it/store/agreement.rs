@@ -13,8 +13,8 @@ use shoprelay::message::{Audience, Broadcast, Entry, Signal};
 use shoprelay::store::embedded::EmbeddedStore;
 use shoprelay::store::redis::RedisStore;
 use shoprelay::store::{
-    Connect, Device, FeedEvent, Mark, Marked, MembershipChanged, NodeReport, Published, Receipt, SetStatus, StatusSet,
-    Store, StoreSettings, Stored,
+    Connect, Device, FeedEvent, LegacyText, Mark, Marked, MembershipChanged, NodeReport, Published, Receipt, SetStatus,
+    StatusSet, Store, StoreSettings, Stored,
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -39,6 +39,8 @@ struct Side {
     shops: Vec<ShopId>,
     /// Every id of each shop so far.
     ids: Vec<Vec<MessageId>>,
+    /// Every number so far, in the order in which they were told.
+    numbers: Vec<u64>,
     _others: Vec<mpsc::Receiver<FeedEvent>>,
     _dir: Option<TempDir>,
 }
@@ -50,7 +52,15 @@ impl Side {
         let (others, other_feeds): (Vec<_>, Vec<_>) = rest.into_iter().unzip();
         let stores = std::iter::once(first).chain(others).collect();
         let shops = SHOPS.map(|shop| shop.parse().unwrap()).to_vec();
-        Side { stores, feed, shops, ids: vec![Vec::new(); SHOPS.len()], _others: other_feeds, _dir: dir }
+        Side {
+            stores,
+            feed,
+            shops,
+            ids: vec![Vec::new(); SHOPS.len()],
+            numbers: Vec::new(),
+            _others: other_feeds,
+            _dir: dir,
+        }
     }
 
     async fn on_redis(nodes: &[NodeId], settings: &StoreSettings) -> Side {
@@ -93,6 +103,21 @@ impl Side {
         assert!(ids.last().is_none_or(|last| *last < id), "{id} is not above {:?}", ids.last());
         ids.push(id);
         self.name(shop, id)
+    }
+
+    /// The same for a number: which it is of all that were told.
+    fn learn_number(&mut self, number: u64) -> String {
+        assert_ne!(number, 0);
+        let nth = self.numbers.iter().position(|known| *known == number).unwrap_or_else(|| {
+            self.numbers.push(number);
+            self.numbers.len() - 1
+        });
+        format!("No. {nth} ")
+    }
+
+    fn name_in(&self, shop: &ShopId, id: MessageId) -> String {
+        let shop = self.shops.iter().position(|known| known == shop).unwrap();
+        format!("{shop} {}", self.name(shop, id))
     }
 
     fn stored(&self, shop: usize, stored: &Stored) -> String {
@@ -170,6 +195,28 @@ impl Side {
                 let signal = signal(message_of_api(Audience::All));
                 let broadcast = Broadcast { signal, except: vec![conn(nodes, 1)].into() };
                 said(self.store(node).broadcast(&broadcast).await)
+            }
+            Op::Numbers(messages) => {
+                let messages: Vec<MessageId> = messages.iter().map(|at| self.id(shop, *at)).collect();
+                let told = self.store(node).numbers(&of, &messages).await.unwrap();
+                told.into_iter().map(|number| self.learn_number(number)).collect()
+            }
+            Op::Numbered(back) => {
+                let number = self.numbers.iter().rev().nth(*back).copied().unwrap_or_default();
+                let found = self.store(node).numbered(number).await.unwrap();
+                format!("{:?}", found.map(|(of, id)| self.name_in(&of, id)))
+            }
+            Op::Legacy(nth, is_there) => said(self.store(node).note_legacy(&conn(nodes, *nth), *is_there).await),
+            Op::LegacyConns => {
+                // Those of a node that was not heard of are not looked for, where there is more than one.
+                self.beat(0, nodes).await;
+                let mut conns = self.store(node).legacy_conns().await.unwrap();
+                conns.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+                format!("{conns:?}")
+            }
+            Op::Text => {
+                let text = LegacyText { conns: vec![conn(nodes, 1), conn(nodes, 2)], text: "a\nb".into() };
+                said(self.store(node).send_text(&text).await)
             }
             Op::Claim(task) => said(self.store(node).claim(task, &nodes[node], Duration::from_secs(60)).await),
             Op::Beat => self.beat(node, nodes).await,

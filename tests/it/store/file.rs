@@ -21,7 +21,7 @@ use super::suite::{connect, device, mark, message, settings, shop, stored, with_
 use crate::redis_server::eventually;
 
 const SOON: Duration = Duration::from_secs(10);
-const FILE: &str = "shoprelay.redb";
+pub const FILE: &str = "shoprelay.redb";
 const EVERYTHING: PageLimit = PageLimit { entries: 1000, bytes: 1 << 30 };
 
 type Started = Result<(EmbeddedStore, mpsc::Receiver<FeedEvent>), StartError>;
@@ -40,7 +40,8 @@ async fn reopen(dir: &Path, settings: StoreSettings) -> Started {
     }
 }
 
-async fn open(dir: &Path) -> (EmbeddedStore, mpsc::Receiver<FeedEvent>) {
+/// Opens a directory that nobody else has open.
+pub async fn open(dir: &Path) -> (EmbeddedStore, mpsc::Receiver<FeedEvent>) {
     reopen(dir, settings()).await.unwrap()
 }
 

@@ -3,16 +3,19 @@
 use std::collections::HashSet;
 
 use futures_util::future::join_all;
+use serde_json::value::RawValue;
 use shoprelay::ids::MessageId;
 use shoprelay::message::{Audience, Entry, Origin, Role, Value};
 use shoprelay::store::{Dealt, FeedEvent, PageLimit, Publish, Published, SetStatus, StatusSet, Store};
 
 use super::suite::{
-    Bench, conformance, connect, device, ids, login, message, message_of_api, read, shop, shop_ref, stored, with_key,
+    Bench, conformance, connect, device, ids, login, message, message_of_api, read, shop, shop_ref, signal, stored,
+    with_key,
 };
 
 conformance! {
     a_stored_message_is_read_back_as_it_was,
+    what_a_legacy_device_gave_is_stored_and_told_with_its_message,
     a_retry_under_one_key_stores_one_message,
     a_message_for_nobody_registered_is_refused,
     a_back_ends_message_for_a_shop_that_nobody_registered_in_is_refused,
@@ -48,6 +51,23 @@ async fn a_stored_message_is_read_back_as_it_was(bench: &mut Bench) {
     assert_eq!(data.as_ref(), [0x0a, 0xff, 0x00]);
     assert_eq!(store.heads(&[shop(), "other".parse().unwrap()]).await.unwrap(), [id, MessageId::ZERO]);
     assert_eq!(store.log_len(&shop()).await.unwrap(), 1);
+}
+
+async fn what_a_legacy_device_gave_is_stored_and_told_with_its_message(bench: &mut Bench) {
+    bench.store.subscribe(&shop()).await.unwrap();
+    let given = r#"{ "table_id": 12, "x": "店\n" }"#;
+    let mut publish = message(Audience::All);
+    publish.message.content.legacy = Some(RawValue::from_string(given.to_owned()).unwrap());
+    bench.store.publish(&shop(), &publish).await.unwrap();
+    bench.store.signal(&shop(), &signal(publish)).await.unwrap();
+    let page = read(&*bench.store, MessageId::ZERO, 1).await;
+    let FeedEvent::Entry { stored, .. } = bench.next().await else { panic!() };
+    for entry in [&page.entries[0].entry, &stored.entry] {
+        let Entry::Message(read) = entry else { panic!() };
+        assert_eq!(read.content.legacy.as_ref().unwrap().get(), given);
+    }
+    let FeedEvent::Signal { signal, .. } = bench.next().await else { panic!() };
+    assert_eq!(signal.content.legacy.unwrap().get(), given);
 }
 
 async fn a_retry_under_one_key_stores_one_message(bench: &mut Bench) {

@@ -4,16 +4,18 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use shoprelay::ids::{MessageId, NodeId, ShopId};
+use shoprelay::ids::{ConnId, MessageId, NodeId, ShopId};
 use shoprelay::message::{Audience, Broadcast, Role};
-use shoprelay::store::{FeedEvent, NodeReport, Receipt, Signalled, StoreError};
+use shoprelay::store::{FeedEvent, LegacyText, NodeReport, Receipt, Signalled, StoreError};
 
-use super::suite::{Bench, SOON, conformance, connect, device, message, message_of_api, shop, signal, stored};
+use super::suite::{Bench, SOON, conformance, conn, connect, device, message, message_of_api, shop, signal, stored};
 
 conformance! {
     signals_and_receipts_come_through_the_feed_and_store_nothing,
     a_back_ends_signal_for_a_shop_that_nobody_registered_in_is_refused,
     a_broadcast_is_heard_whatever_shops_are_listened_to,
+    a_text_for_legacy_connections_is_heard_whatever_shops_are_listened_to,
+    legacy_connections_are_listed_until_they_end_or_their_node_leaves,
     a_task_is_claimed_by_one_node_at_a_time,
     a_node_is_heard_of_until_it_leaves,
     every_shop_that_was_listened_to_is_remembered,
@@ -79,6 +81,49 @@ async fn a_broadcast_is_heard_whatever_shops_are_listened_to(bench: &mut Bench) 
     let FeedEvent::Broadcast(heard) = bench.next().await else { panic!() };
     assert_eq!(heard.except.as_slice(), ["n.2".parse().unwrap()]);
     assert!(matches!(bench.next().await, FeedEvent::Entry { .. }), "heard once");
+}
+
+async fn a_text_for_legacy_connections_is_heard_whatever_shops_are_listened_to(bench: &mut Bench) {
+    let nobody = LegacyText { conns: Vec::new(), text: "unheard".into() };
+    let one = LegacyText { conns: vec![conn("n.1")], text: "".into() };
+    let conns = (0..1000).map(|n| conn(&format!("n-{n}.{n}"))).collect();
+    let many = LegacyText { conns, text: "a b\nc\0\"店\"".into() };
+    for text in [&nobody, &one, &many] {
+        bench.store.send_text(text).await.unwrap();
+    }
+    for sent in [one, many] {
+        let FeedEvent::LegacyText(heard) = bench.next().await else { panic!() };
+        assert_eq!(heard, sent);
+    }
+}
+
+async fn legacy_connections_are_listed_until_they_end_or_their_node_leaves(bench: &mut Bench) {
+    let store = &*bench.store;
+    let other: NodeId = "other".parse().unwrap();
+    let (mine, others) = (|n| ConnId::of(&bench.node, n), |n| ConnId::of(&other, n));
+    let listed = async || store.legacy_conns().await.unwrap().into_iter().collect::<HashSet<ConnId>>();
+    for node in [&bench.node, &other] {
+        store.beat(node, &NodeReport::default()).await.unwrap();
+    }
+    assert_eq!(listed().await, HashSet::new());
+    store.note_legacy(&mine(1), false).await.unwrap();
+    for conn in [mine(1), mine(2), others(1), mine(1)] {
+        store.note_legacy(&conn, true).await.unwrap();
+    }
+    assert_eq!(listed().await, HashSet::from([mine(1), mine(2), others(1)]));
+    store.note_legacy(&mine(1), false).await.unwrap();
+    store.note_legacy(&mine(1), false).await.unwrap();
+    assert_eq!(listed().await, HashSet::from([mine(2), others(1)]));
+    let many: Vec<ConnId> = (100..2600).map(mine).collect();
+    for noted in join_all(many.iter().map(|conn| store.note_legacy(conn, true))).await {
+        noted.unwrap();
+    }
+    let listed_now = store.legacy_conns().await.unwrap();
+    assert_eq!((listed_now.len(), listed().await.len()), (2502, 2502), "each once");
+    store.leave(&bench.node).await.unwrap();
+    assert_eq!(listed().await, HashSet::from([others(1)]));
+    store.beat(&bench.node, &NodeReport::default()).await.unwrap();
+    assert_eq!(listed().await, HashSet::from([others(1)]), "they went with their node");
 }
 
 async fn a_task_is_claimed_by_one_node_at_a_time(bench: &mut Bench) {

@@ -7,8 +7,8 @@ use shoprelay::ids::{ConnId, MessageId, NodeId};
 use shoprelay::message::{Audience, Broadcast, Entry, MembershipChange, MembershipStep, Role};
 use shoprelay::store::redis::RedisStore;
 use shoprelay::store::{
-    AttrsChanged, Connect, Event, EventKind, Evicted, FeedEvent, Forget, GapCause, MembershipChanged, NodeReport,
-    Store, StoreError, StoreSettings,
+    AttrsChanged, Connect, Event, EventKind, Evicted, FeedEvent, Forget, GapCause, LegacyText, MembershipChanged,
+    NodeReport, Store, StoreError, StoreSettings,
 };
 
 use super::suite::{Bench, SOON, connect, device, login, message_of_api, settings, shop, shop_ref, signal, stored};
@@ -75,6 +75,52 @@ async fn a_broadcast_is_heard_on_every_node_and_again_after_each_reconnect() {
         }
     }
     assert_eq!(redis.cli(&["PUBSUB", "CHANNELS"]).lines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_text_for_legacy_connections_is_heard_on_every_node() {
+    let redis = RedisServer::start().await;
+    let (mut one, mut other) = Bench::pair_on_redis(&redis.url()).await;
+    let sent = LegacyText { conns: vec!["n.1".parse().unwrap()], text: "店\n".into() };
+    one.store.send_text(&sent).await.unwrap();
+    for bench in [&mut one, &mut other] {
+        let FeedEvent::LegacyText(heard) = bench.next().await else { panic!() };
+        assert_eq!(heard, sent);
+    }
+    // What a later version may tell is left out, and what comes after it is heard.
+    let channel = redis.cli(&["PUBSUB", "CHANNELS"]);
+    redis.cli(&["PUBLISH", &channel, "Zx"]);
+    one.store.send_text(&sent).await.unwrap();
+    assert!(matches!(other.next().await, FeedEvent::LegacyText(_)));
+}
+
+#[tokio::test]
+async fn legacy_connections_of_all_nodes_are_listed_and_go_with_their_node() {
+    let redis = RedisServer::start().await;
+    let (one, other) = Bench::pair_on_redis(&redis.url()).await;
+    let conns = [ConnId::of(&one.node, 1), ConnId::of(&other.node, 1)];
+    for (bench, conn) in [&one, &other].into_iter().zip(&conns) {
+        bench.store.beat(&bench.node, &NodeReport::default()).await.unwrap();
+        bench.store.note_legacy(conn, true).await.unwrap();
+    }
+    for bench in [&one, &other] {
+        let listed = bench.store.legacy_conns().await.unwrap();
+        assert_eq!((listed.len(), conns.iter().all(|conn| listed.contains(conn))), (2, true), "{listed:?}");
+    }
+    let key = redis.cli(&["KEYS", &format!("*legacy-conns:{}", other.node)]);
+    let ttl = || redis.cli(&["TTL", &key]).parse::<i64>().unwrap();
+    assert!((3500..=3600).contains(&ttl()), "{}", ttl());
+    redis.cli(&["EXPIRE", &key, "100"]);
+    one.store.beat(&one.node, &NodeReport::default()).await.unwrap();
+    assert!(ttl() <= 100, "another node's beat renews nothing");
+    other.store.beat(&other.node, &NodeReport::default()).await.unwrap();
+    assert!(ttl() > 3500, "its own does");
+
+    other.store.leave(&other.node).await.unwrap();
+    assert_eq!(one.store.legacy_conns().await.unwrap(), conns[..1]);
+    assert_eq!(redis.cli(&["EXISTS", &key]), "0");
+    one.store.note_legacy(&conns[0], false).await.unwrap();
+    assert_eq!(redis.cli(&["KEYS", "*legacy-conns*"]), "", "nothing is left behind");
 }
 
 #[tokio::test]

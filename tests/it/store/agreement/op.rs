@@ -31,7 +31,12 @@ pub enum Op {
     Mark(Vec<(DeviceId, At, Vec<At>)>),
     Connect(Login),
     Disconnect(DeviceId, usize, Option<At>),
-    SetStatus { message: At, status: &'static str, expect: Option<&'static str>, by: Origin },
+    SetStatus {
+        message: At,
+        status: &'static str,
+        expect: Option<&'static str>,
+        by: Origin,
+    },
     Read(At, PageLimit),
     Heads,
     Devices,
@@ -46,6 +51,12 @@ pub enum Op {
     Evict(DeviceId, Option<usize>, Option<Signal>),
     Locate(usize),
     Broadcast,
+    Numbers(Vec<At>),
+    /// Of the number told so many numbers ago.
+    Numbered(usize),
+    Legacy(usize, bool),
+    LegacyConns,
+    Text,
     Shops,
     Claim(&'static str),
     Beat,
@@ -166,7 +177,7 @@ fn evict(random: &mut StdRng) -> Op {
 
 impl Op {
     pub fn random(random: &mut StdRng) -> Op {
-        match random.random_range(0..120) {
+        match random.random_range(0..132) {
             0..22 => publish(random),
             22..26 => Op::Signal(signal(some_message(random))),
             26..28 => Op::Receipt(some_device(random), at(random)),
@@ -203,6 +214,11 @@ impl Op {
             112..115 => evict(random),
             115..117 => Op::Locate(random.random_range(0..3)),
             117..119 => Op::Device(some_device(random)),
+            119..124 => Op::Numbers((0..random.random_range(0..4)).map(|_| at(random)).collect()),
+            124..127 => Op::Numbered(random.random_range(0..12)),
+            127..129 => Op::Legacy(random.random_range(0..3), random.random_bool(0.7)),
+            129 => Op::LegacyConns,
+            130 => Op::Text,
             _ => Op::Broadcast,
         }
     }
