@@ -8,6 +8,7 @@ mod command_line;
 mod delivery;
 mod documents;
 mod faults;
+mod gatewayworker;
 mod harness;
 mod layers;
 mod model;
