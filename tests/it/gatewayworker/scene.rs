@@ -33,9 +33,9 @@ fn named(row: &str) -> BTreeSet<String> {
         let first = part.split(' ').next().unwrap_or_default();
         if !is_code {
             before = part;
-        } else if matches!(first, "GET" | "POST" | "PUT" | "PATCH" | "DELETE") && part.contains(" /") {
-            named.insert(part.to_owned());
-        } else if matches!(first, "XGROUP" | "XAUTOCLAIM") {
+        } else if matches!(first, "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "XGROUP" | "XAUTOCLAIM")
+            && part != first
+        {
             named.insert(part.to_owned());
         } else if let Some(kind) = ["op ", "event "].iter().find(|kind| before.ends_with(*kind)) {
             named.insert(format!("{kind}{part}"));
