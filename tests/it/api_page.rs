@@ -1,4 +1,5 @@
-//! docs/api.md against the code: its examples are run as they stand there, and answer what stands there.
+//! docs/api.md, and the README's example, against the code: the examples are run as they stand there, and
+//! answer what stands there.
 //!
 //! In the page a ```sh block is an example and the ```http block after it its answer, in which `…` stands
 //! for anything. Variables that an example sets hold for those after it.
@@ -13,6 +14,8 @@ use tempfile::TempDir;
 
 use crate::harness::{Api, Device, Login, NodeProcess, SOON, embedded_options, eventually};
 
+/// Where the API listens by default, and in the examples.
+const ADDRESS: &str = "127.0.0.1:8081";
 /// What stands for anything.
 const ANY: &str = "…";
 
@@ -25,8 +28,8 @@ struct Block {
     line: usize,
 }
 
-fn blocks() -> Vec<Block> {
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md")).unwrap();
+fn blocks(page: &str) -> Vec<Block> {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
     let (mut blocks, mut section, mut open) = (Vec::new(), String::new(), None::<Block>);
     for (n, line) in page.lines().enumerate() {
         match (&mut open, line.strip_prefix("```")) {
@@ -71,11 +74,11 @@ impl Shell {
 
     /// Runs a block against the API at this address.
     fn run(&mut self, block: &Block, api: &str) {
-        let at = format!("docs/api.md:{}", block.line);
+        let at = format!("the example in line {} of its page", block.line);
         let mut script = String::new();
         for line in block.text.lines() {
             let line = self.of_the_answer(line).unwrap_or_else(|| line.to_owned());
-            let line = if line.starts_with("API=") { format!("API=http://{api}") } else { line };
+            let line = line.replace(ADDRESS, api);
             let is_set =
                 line.split_once('=').is_some_and(|(name, _)| name.bytes().all(|byte| byte.is_ascii_uppercase()));
             let part = if is_set { &mut self.variables } else { &mut script };
@@ -191,7 +194,7 @@ async fn devices(node: &NodeProcess) -> [Device; 2] {
 
 #[tokio::test]
 async fn the_examples_of_the_api_page_answer_what_it_shows() {
-    let blocks = blocks();
+    let blocks = blocks("docs/api.md");
     let (options, _dir) = embedded_options();
     let node = NodeProcess::start(&options).await;
     let devices = devices(&node).await;
@@ -223,6 +226,22 @@ async fn the_examples_of_the_api_page_answer_what_it_shows() {
     }
     drop(devices);
     assert_every_route_is_shown(&shell.requests, &Api::at(node.api_listen()).get("/openapi.json").await.json);
+}
+
+#[tokio::test]
+async fn the_example_of_the_readme_sends_a_message_and_shows_who_has_it() {
+    let (options, _dir) = embedded_options();
+    let node = NodeProcess::start(&options).await;
+    let mut till = Login::main("s1", "till-1").on(&node.ws_url()).await;
+    let blocks = blocks("README.md");
+    let mut shell = Shell::new();
+    for block in blocks.iter().filter(|block| block.section == "Back ends") {
+        shell.run(block, node.api_listen());
+    }
+    let message = till.expect("message").await;
+    let shown: Value = serde_json::from_str(&shell.answer.expect("an answer").body).unwrap();
+    assert_eq!(shown["items"][0]["id"], message["id"], "{shown}");
+    assert_eq!(shown["items"][0]["delivered"], serde_json::json!({"till-1": false}));
 }
 
 fn assert_every_route_is_shown(requests: &[String], openapi: &Value) {
