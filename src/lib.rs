@@ -52,7 +52,7 @@
 //! ```text
 //! demo                                a shop of simulated devices, to look at
 //! node                                builds the parts in order, stops them in order
-//! http                                listeners, the way to a WebSocket, health and metrics
+//! http                                listeners, the way to a WebSocket, the API, health and metrics
 //! socket                              a connection's loop: reader, writer
 //! relay                               what devices and back ends can ask for, in one place
 //! feed  retention  check              the log into the rooms; what is kept and for how long; settings shown
