@@ -12,10 +12,12 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::hub::outbox::{Outbox, Parcel, Rewound};
 use crate::hub::push::{Push, SignalPush};
 use crate::ids::{ConnId, DeviceId, MessageId, ShopId};
-use crate::message::{Listed, Membership, Recipient, Role, Signal};
+use crate::message::{Entry, Listed, Membership, MembershipChange, MembershipStep, Recipient, Role, Signal};
 use crate::protocol::{Close, CloseCode};
 use crate::rate::Bucket;
 
+/// Changes of membership remembered for logins that are under way.
+const CHANGED_EARLY_MAX: usize = 1024;
 /// Closings remembered for logins that are under way.
 const CLOSED_EARLY_MAX: usize = 256;
 
@@ -110,6 +112,9 @@ struct State {
     members: Vec<Member>,
     /// Connections that were to be closed while their logins were still under way.
     closed_early: Vec<(ConnId, Close)>,
+    /// Changes of membership that were given while logins were under way, which may have read the
+    /// registry before them.
+    changed_early: Vec<(MessageId, MembershipChange)>,
     /// Logins and sessions that keep the room open.
     users: usize,
     idle_since: Instant,
@@ -125,6 +130,7 @@ impl Room {
             readings: 0,
             members: Vec::new(),
             closed_early: Vec::new(),
+            changed_early: Vec::new(),
             users: 0,
             idle_since: now,
             publishes: Bucket::new(publishes_per_s, now),
@@ -196,14 +202,16 @@ impl Room {
 
     /// Lets a session in that has logged in and found the log's head there. Whether the log has to be
     /// read for the room, as after [`Applied::Gap`].
-    pub fn join(&self, member: Member, head: MessageId) -> bool {
+    pub fn join(&self, mut member: Member, head: MessageId) -> bool {
         let mut state = self.state.lock();
+        state.make_up_for(&mut member);
         if let Some((_, close)) = state.closed_early.iter().find(|(conn, _)| *conn == member.conn) {
             member.outbox.close(close.clone());
         }
         state.members.push(member);
         if state.members.len() >= state.users {
             state.closed_early = Vec::new();
+            state.changed_early = Vec::new();
         }
         if state.position.is_none() {
             state.position = Some(head);
@@ -400,7 +408,27 @@ impl State {
         needs
     }
 
+    /// Has a session that joins only now heed what the others have heeded since its login.
+    fn make_up_for(&self, member: &mut Member) {
+        let applies = |change: &MembershipChange| change.device.as_ref().is_none_or(|device| *device == member.device);
+        let missed = self.changed_early.iter().filter(|(id, change)| *id > member.member_as_of && applies(change));
+        let steps: Vec<MembershipStep> = missed.map(|(_, change)| change.step.clone()).collect();
+        for step in &steps {
+            member.membership.take(step);
+        }
+        if self.changed_early.len() >= CHANGED_EARLY_MAX {
+            // Some may be forgotten; the next login reads the registry anew.
+            member.outbox.close(restart());
+        }
+    }
+
     fn give(&mut self, prev: MessageId, push: &Arc<Push>) {
+        if let Entry::Membership(change) = &push.entry
+            && self.users > self.members.len()
+            && self.changed_early.len() < CHANGED_EARLY_MAX
+        {
+            self.changed_early.push((push.id, change.clone()));
+        }
         for member in &mut self.members {
             if let Some(step) = push.entry.membership_step(&member.device) {
                 if push.id > member.member_as_of {
