@@ -9,40 +9,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::hub::member::{Latecomers, Member, restart};
 use crate::hub::outbox::{Outbox, Parcel, Rewound};
 use crate::hub::push::{Push, SignalPush};
 use crate::ids::{ConnId, DeviceId, MessageId, ShopId};
-use crate::message::{Entry, Listed, Membership, MembershipChange, MembershipStep, Recipient, Role, Signal};
+use crate::message::{Entry, Listed, Membership, Signal};
 use crate::protocol::{Close, CloseCode};
 use crate::rate::Bucket;
-
-/// Changes of membership remembered for logins that are under way.
-const CHANGED_EARLY_MAX: usize = 1024;
-/// Closings remembered for logins that are under way.
-const CLOSED_EARLY_MAX: usize = 256;
-
-/// A logged-in session, as its room knows it.
-pub struct Member {
-    pub conn: ConnId,
-    pub device: DeviceId,
-    pub role: Role,
-    /// As of an entry of the log: changes up to it are in it.
-    pub membership: Membership,
-    pub member_as_of: MessageId,
-    pub outbox: Arc<Outbox>,
-}
-
-impl Member {
-    fn recipient(&self) -> Recipient<'_> {
-        Recipient {
-            device: &self.device,
-            role: self.role,
-            groups: &self.membership.groups,
-            user: self.membership.user.as_ref(),
-            conn: Some(&self.conn),
-        }
-    }
-}
 
 /// Whether a shop's events come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,11 +83,7 @@ struct State {
     /// Changes where a reading of the log that is under way counts no more.
     readings: u32,
     members: Vec<Member>,
-    /// Connections that were to be closed while their logins were still under way.
-    closed_early: Vec<(ConnId, Close)>,
-    /// Changes of membership that were given while logins were under way, which may have read the
-    /// registry before them.
-    changed_early: Vec<(MessageId, MembershipChange)>,
+    latecomers: Latecomers,
     /// Logins and sessions that keep the room open.
     users: usize,
     idle_since: Instant,
@@ -129,8 +98,7 @@ impl Room {
             is_reading: false,
             readings: 0,
             members: Vec::new(),
-            closed_early: Vec::new(),
-            changed_early: Vec::new(),
+            latecomers: Latecomers::default(),
             users: 0,
             idle_since: now,
             publishes: Bucket::new(publishes_per_s, now),
@@ -204,14 +172,10 @@ impl Room {
     /// read for the room, as after [`Applied::Gap`].
     pub fn join(&self, mut member: Member, head: MessageId) -> bool {
         let mut state = self.state.lock();
-        state.make_up_for(&mut member);
-        if let Some((_, close)) = state.closed_early.iter().find(|(conn, _)| *conn == member.conn) {
-            member.outbox.close(close.clone());
-        }
+        state.latecomers.receive(&mut member);
         state.members.push(member);
         if state.members.len() >= state.users {
-            state.closed_early = Vec::new();
-            state.changed_early = Vec::new();
+            state.latecomers.clear();
         }
         if state.position.is_none() {
             state.position = Some(head);
@@ -348,9 +312,7 @@ impl Room {
                 member.outbox.close(close);
             }
             // It may be one of this node's that has not joined yet.
-            None if state.members.len() < state.users && state.closed_early.len() < CLOSED_EARLY_MAX => {
-                state.closed_early.push((conn.clone(), close));
-            }
+            None if state.members.len() < state.users => state.latecomers.note_close(conn, close),
             None => {}
         }
     }
@@ -396,10 +358,6 @@ impl Room {
     }
 }
 
-fn restart() -> Close {
-    Close::new(CloseCode::Restart, "retry_after_ms=100")
-}
-
 impl State {
     /// Whether something was heard of that the room does not have; it counts as reading from then on.
     fn needs_reading(&mut self) -> bool {
@@ -408,32 +366,15 @@ impl State {
         needs
     }
 
-    /// Has a session that joins only now heed what the others have heeded since its login.
-    fn make_up_for(&self, member: &mut Member) {
-        let applies = |change: &MembershipChange| change.device.as_ref().is_none_or(|device| *device == member.device);
-        let missed = self.changed_early.iter().filter(|(id, change)| *id > member.member_as_of && applies(change));
-        let steps: Vec<MembershipStep> = missed.map(|(_, change)| change.step.clone()).collect();
-        for step in &steps {
-            member.membership.take(step);
-        }
-        if self.changed_early.len() >= CHANGED_EARLY_MAX {
-            // Some may be forgotten; the next login reads the registry anew.
-            member.outbox.close(restart());
-        }
-    }
-
     fn give(&mut self, prev: MessageId, push: &Arc<Push>) {
         if let Entry::Membership(change) = &push.entry
             && self.users > self.members.len()
-            && self.changed_early.len() < CHANGED_EARLY_MAX
         {
-            self.changed_early.push((push.id, change.clone()));
+            self.latecomers.note_change(push.id, change);
         }
         for member in &mut self.members {
             if let Some(step) = push.entry.membership_step(&member.device) {
-                if push.id > member.member_as_of {
-                    member.membership.take(step);
-                }
+                member.take(push.id, step);
                 // The session heeds it in the order of its own entries.
                 member.outbox.push(push, prev);
             } else if push.entry.is_for(member.recipient()) {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ids::NodeId;
-use crate::message::{Audience, Content, Message, Origin};
+use crate::message::{Audience, Content, MembershipChange, MembershipStep, Message, Origin, Role};
 
 fn id(ms: u64) -> MessageId {
     MessageId { ms, n: 0 }
