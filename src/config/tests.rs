@@ -45,19 +45,19 @@ fn what_is_unknown_or_out_of_bounds_is_named() {
         error.to_string(),
         "SHOPRELAY_LIMITS_WINDOW: \"0\" is no value for limits.window: give a whole number from 1 to 10000"
     );
-    let error = check(&[STORE, ("legacy", "true")], &[]).unwrap_err();
-    assert!(error.to_string().contains("legacy is not in this version"), "{error}");
+    let error = check(&[STORE, ("tls_listen", "127.0.0.1:1")], &[]).unwrap_err();
+    assert!(error.to_string().contains("tls_listen is not in this version"), "{error}");
 }
 
 #[test]
 fn everything_that_is_wrong_is_told_at_once() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "heartbeat = \"soon\"\n[limits]\nwindows = 7\nspeed = 1\n").unwrap();
-    let flags = [STORE, ("config", file.path().to_str().unwrap()), ("listen", "0.0.0.0:1"), ("legacy", "true")];
+    let flags = [STORE, ("config", file.path().to_str().unwrap()), ("listen", "0.0.0.0:1"), ("tls_cert", "x")];
     let environment = [("SHOPRELAY_LIMITS_WINDOW", "0"), ("SHOPRELAY_LOG", "loud"), ("SHOPRELAY_AUTH", "mtls")];
     let problems = read(&flags, &environment).check().unwrap_err();
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    for part in ["limits.speed", "limits.windows", "legacy", "heartbeat", "limits.window:", "log", "auth", "0.0.0.0:1"]
+    for part in ["limits.speed", "limits.windows", "tls_cert", "heartbeat", "limits.window:", "log", "auth", "0.0.0.0:1"]
     {
         assert!(told.iter().any(|line| line.contains(part)), "{part}: {told:#?}");
     }

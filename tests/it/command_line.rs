@@ -134,13 +134,13 @@ fn check_shows_which_of_flag_variable_and_file_won() {
 #[test]
 fn check_tells_everything_that_is_wrong_and_no_password() {
     let file = settings_file("heartbeat = \"never\"\nstore = \"redis://me:hunter2@host\"\n[limits]\nspeed = 1\n");
-    let output = shoprelay(&["check", "--config", path(file.path()), "--listen", "0.0.0.0:8080", "--legacy"])
+    let output = shoprelay(&["check", "--config", path(file.path()), "--listen", "0.0.0.0:8080", "--tls-cert=x"])
         .env("SHOPRELAY_LIMITS_WINDOW", "0")
         .output()
         .unwrap();
     let printed = stdout(&output);
     assert_eq!(output.status.code(), Some(1), "{printed}");
-    for part in ["limits.speed", "heartbeat", "0.0.0.0:8080", "legacy is not", "SHOPRELAY_LIMITS_WINDOW"] {
+    for part in ["limits.speed", "heartbeat", "0.0.0.0:8080", "tls_cert is not", "SHOPRELAY_LIMITS_WINDOW"] {
         assert!(printed.lines().any(|line| line.starts_with("wrong: ") && line.contains(part)), "{part}:\n{printed}");
     }
     assert!(printed.contains("5 problems"), "{printed}");
