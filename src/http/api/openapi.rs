@@ -77,6 +77,8 @@ fn operation(route: &Route) -> Value {
         "operationId": format!("{:?}", route.call),
         "summary": about.summary,
         "description": format!("Needs a key with the scope `{}` for {reach}.", route.scope.as_str()),
+        // For a scheme that is no OAuth these are roles (OpenAPI 3.1, "Security Requirement Object").
+        "security": [{ "key": [route.scope.as_str()] }],
         "responses": responses(route),
     });
     let body = match about.body {
