@@ -6,8 +6,8 @@ use crate::events::Events;
 use crate::ids::{ConnId, DeviceId, Name, ShopId};
 use crate::message::{Audience, Content, Listed, MembershipChange, Origin, Signal, Value};
 use crate::protocol::{CallMethod, ErrorCode};
-use crate::relay::Relay;
 use crate::relay::failures::{no_such_device, not_connected};
+use crate::relay::{OnlineFilter, Relay};
 use crate::session::{Failure, Identity};
 use crate::store::{AttrsChanged, Device, Event, EventKind, Evicted, Forget, MembershipChanged};
 
@@ -75,7 +75,7 @@ impl Relay {
     /// `conn` only that one.
     ///
     /// # Errors
-    /// The [`Failure`] to answer: not found where it is not connected.
+    /// The [`Failure`] to answer: not found where it is not connected, or by a node that is gone.
     pub async fn evict(
         &self,
         shop: &ShopId,
@@ -85,6 +85,11 @@ impl Relay {
         data: Option<Value>,
     ) -> Result<(), Failure> {
         let last = data.map(|data| self.close_signal(device, by, data));
+        // A dead node's ghost stands in the store until it is cleared away, and nobody would close it.
+        let online = self.online(shop, &OnlineFilter::default()).await?;
+        if !online.iter().any(|online| online.presence.device == *device) {
+            return Err(not_connected());
+        }
         match self.store.evict(shop, device, conn, last.as_ref()).await? {
             Evicted::Closing(_) => Ok(()),
             Evicted::Away => Err(not_connected()),

@@ -44,10 +44,25 @@ impl Texts {
         decoded.collect::<Result<_, _>>().map(Texts)
     }
 
-    /// The pairs of a query. Of a name that is given twice the last counts.
-    pub fn of_query(query: &str) -> Texts {
-        let pairs = form_urlencoded::parse(query.as_bytes());
-        Texts(pairs.map(|(name, text)| (name.into_owned(), text.into_owned())).collect())
+    /// The pairs of a query.
+    ///
+    /// # Errors
+    /// What is no UTF-8, and a name that is given twice: whichever counted, the other would be ignored.
+    pub fn of_query(query: &str) -> Result<Texts, Problem> {
+        let mut texts = HashMap::new();
+        for pair in query.split('&') {
+            // What is no UTF-8 would be read as something else.
+            if percent_decode_str(pair).decode_utf8().is_err() {
+                let name = pair.split('=').next().unwrap_or_default();
+                return Err(Problem::bad_request(format!("{name}: is no UTF-8, percent-encoded")));
+            }
+            for (name, text) in form_urlencoded::parse(pair.as_bytes()) {
+                if texts.insert(name.to_string(), text.into_owned()).is_some() {
+                    return Err(Problem::bad_request(format!("{name}: is given twice")));
+                }
+            }
+        }
+        Ok(Texts(texts))
     }
 
     /// The text of this name, if there is one.

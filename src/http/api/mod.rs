@@ -94,7 +94,7 @@ impl Api {
         let service = service_fn(|request| async {
             let reply = match &place {
                 Ok(_) => self.answer(request).await,
-                Err(_) => self.full(),
+                Err(_) => self.full(&request),
             };
             Ok::<_, Infallible>(reply)
         });
@@ -106,9 +106,14 @@ impl Api {
         }
     }
 
-    fn full(&self) -> Reply {
+    /// The answer on a connection for which there is no room.
+    fn full(&self, request: &Request<Incoming>) -> Reply {
         let problem = Problem::full("this node has no room for another connection of a back end");
-        problem.reply(&self.own_request_id())
+        let id = self.request_id(request.headers());
+        let mut reply = problem.reply(id.to_str().unwrap_or_default());
+        reply.headers_mut().insert(REQUEST_ID, id);
+        metrics::api_request(NO_ROUTE, reply.status().as_u16(), Duration::ZERO);
+        reply
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Reply {
@@ -162,7 +167,7 @@ impl Api {
         line.key = Some(key.clone());
         let path = Texts::of_path(found.params.iter())?;
         authorise(route, &key, &path)?;
-        let query = Texts::of_query(request.uri().query().unwrap_or_default());
+        let query = Texts::of_query(request.uri().query().unwrap_or_default())?;
         let headers = request.headers().clone();
         let body = self.body(route, request).await?;
         route.call.perform(Ask { relay: self.relay.clone(), key, path, query, headers, body }).await

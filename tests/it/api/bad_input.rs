@@ -64,8 +64,20 @@ async fn a_field_of_the_wrong_type_or_out_of_range_is_named() {
     let api = world.api(0);
     for (field, values) in [
         ("type", vec![json!(7), json!(null), json!(""), json!(long), json!("a{b"), json!("a\u{85}b"), json!(["a"])]),
-        ("to", vec![json!("everybody"), json!(1), json!(["mains"]), json!({"devices": "a"}), json!({"devices": [1]}),
-            json!({"group": ""}), json!({"user": long}), json!({"conns": ["a b"]}), json!({"devices": [long]})]),
+        (
+            "to",
+            vec![
+                json!("everybody"),
+                json!(1),
+                json!(["mains"]),
+                json!({"devices": "a"}),
+                json!({"devices": [1]}),
+                json!({"group": ""}),
+                json!({"user": long}),
+                json!({"conns": ["a b"]}),
+                json!({"devices": [long]}),
+            ],
+        ),
         ("except", vec![json!("a"), json!([1]), json!([""]), json!({"devices": []})]),
         ("table", vec![json!(12), json!(""), json!(long)]),
         ("status", vec![json!(1), json!(""), json!("all"), json!(long)]),
@@ -130,7 +142,9 @@ async fn a_name_of_64_bytes_passes_and_one_of_65_does_not() {
 async fn an_id_of_another_form_is_refused() {
     let world = World::start(1).await;
     let api = world.api(0);
-    for bad in ["1", "1-", "-1", "1-2-3", "+1-2", "a-b", "1-x", "18446744073709551616-0", "1%20-2", "%EF%BC%91-1", "open"] {
+    for bad in
+        ["1", "1-", "-1", "1-2-3", "+1-2", "a-b", "1-x", "18446744073709551616-0", "1%20-2", "%EF%BC%91-1", "open"]
+    {
         assert_names(&api.get(&format!("/v1/shops/a/messages/{bad}")).await, "id");
         assert_names(&api.put(&format!("/v1/shops/a/messages/{bad}/status"), json!({"status": "done"})).await, "id");
         let after = bad.replace('+', "%2B");
@@ -142,8 +156,17 @@ async fn an_id_of_another_form_is_refused() {
 async fn a_limit_is_a_number_of_1_to_500() {
     let world = World::start(1).await;
     let api = world.api(0);
-    let lists = ["/v1/shops", "/v1/nodes", "/v1/shops/a/messages", "/v1/shops/a/devices", "/v1/shops/a/online",
-        "/v1/shops/a/groups", "/v1/shops/a/groups/g", "/v1/shops/a/users", "/v1/shops/a/users/u"];
+    let lists = [
+        "/v1/shops",
+        "/v1/nodes",
+        "/v1/shops/a/messages",
+        "/v1/shops/a/devices",
+        "/v1/shops/a/online",
+        "/v1/shops/a/groups",
+        "/v1/shops/a/groups/g",
+        "/v1/shops/a/users",
+        "/v1/shops/a/users/u",
+    ];
     for list in lists {
         for bad in ["0", "501", "x", "", "-1", "1.5", "%2B5", "+5", "1e2", "99999999999999999999"] {
             assert_names(&api.get(&format!("{list}?limit={bad}")).await, "limit");
@@ -247,7 +270,9 @@ async fn a_body_of_another_media_type_is_refused() {
     let _till = Login::main(&shop, "till").on(&world.url(0)).await;
     let path = of_shop(&shop, "/messages");
     let post = async |media: &str| world.api(0).header("Content-Type", media).post(&path, json!({"type": "a"})).await;
-    for bad in ["text/plain", "application/x-www-form-urlencoded", "application/merge-patch+json", "application/jsonp", ""] {
+    for bad in
+        ["text/plain", "application/x-www-form-urlencoded", "application/merge-patch+json", "application/jsonp", ""]
+    {
         post(bad).await.assert_problem(415, "bad_request");
     }
     for good in ["application/json", "Application/JSON; charset=utf-8", "application/json ;charset=UTF-8"] {
@@ -277,7 +302,8 @@ async fn a_method_that_a_path_does_not_take_is_answered_with_those_it_takes() {
             wanted.push("HEAD");
         }
         wanted.sort_unstable();
-        for method in all.iter().chain([&Method::from_bytes(b"QUERY").unwrap()]).filter(|method| !methods.contains(method))
+        for method in
+            all.iter().chain([&Method::from_bytes(b"QUERY").unwrap()]).filter(|method| !methods.contains(method))
         {
             let reply = api.send(method.clone(), &concrete, None).await;
             reply.assert_problem(405, "bad_request");
@@ -292,10 +318,23 @@ async fn a_method_that_a_path_does_not_take_is_answered_with_those_it_takes() {
 async fn a_path_that_is_not_there_is_404() {
     let world = World::start(1).await;
     let api: Api = world.api(0);
-    for path in ["/", "/v1", "/v1/", "/v1/shops/", "/v1/shops/a", "/v1/shops//devices", "/v1/shops/a/devices/",
-        "/v1/shops/a/devices/d/e", "/v1/shops/a%2Fdevices", "/v2/shops", "/V1/shops", "/openapi.json/", "/healthz",
-        "/v1/shops/a/groups/g/devices", "//v1/shops"]
-    {
+    for path in [
+        "/",
+        "/v1",
+        "/v1/",
+        "/v1/shops/",
+        "/v1/shops/a",
+        "/v1/shops//devices",
+        "/v1/shops/a/devices/",
+        "/v1/shops/a/devices/d/e",
+        "/v1/shops/a%2Fdevices",
+        "/v2/shops",
+        "/V1/shops",
+        "/openapi.json/",
+        "/healthz",
+        "/v1/shops/a/groups/g/devices",
+        "//v1/shops",
+    ] {
         for method in [Method::GET, Method::POST] {
             api.send(method, path, None).await.assert_problem(404, "not_found");
         }

@@ -51,7 +51,10 @@ async fn pages_of_the_origins_in_the_settings_may_call() {
             assert_eq!((preflight.status, preflight.text.as_str()), (204, ""));
             assert_eq!(preflight.header("access-control-allow-origin"), origin);
             let methods = preflight.header("access-control-allow-methods");
-            assert!(["GET", "POST", "PUT", "PATCH", "DELETE"].iter().all(|method| methods.contains(method)), "{methods}");
+            assert!(
+                ["GET", "POST", "PUT", "PATCH", "DELETE"].iter().all(|method| methods.contains(method)),
+                "{methods}"
+            );
             let headers = preflight.header("access-control-allow-headers").to_ascii_lowercase();
             for header in ["authorization", "content-type", "idempotency-key", "x-request-id"] {
                 assert!(headers.contains(header), "{headers}");

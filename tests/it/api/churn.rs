@@ -110,7 +110,8 @@ impl Crowd<'_> {
             let what = format!("{stats} on node {n}");
             eventually(SOON, &what, async || api.get("/v1/stats").await.json == stats).await;
             let nodes = api.get("/v1/nodes").await;
-            let sum = |role: &str| nodes.items().iter().map(|node| node["sessions"][role].as_u64().unwrap()).sum::<u64>();
+            let sum =
+                |role: &str| nodes.items().iter().map(|node| node["sessions"][role].as_u64().unwrap()).sum::<u64>();
             assert_eq!((sum("main"), sum("sub")), (mains as u64, (online.len() - mains) as u64), "{}", nodes.text);
             assert_eq!(api.get(&of_shop(&self.shop, "/stats")).await.json["online"], sessions);
         }

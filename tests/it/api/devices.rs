@@ -98,7 +98,8 @@ async fn a_forgotten_device_is_closed_on_whichever_node_and_starts_anew(world: &
             assert!(!listed(&world.api(node), &of_shop(&shop, "/online"), "device").await.contains(&json!(name)));
             assert!(!listed(&world.api(node), &of_shop(&shop, "/devices"), "device").await.contains(&json!(name)));
         }
-        let delivered = world.api(0).get(&of_shop(&shop, &format!("/messages/{unseen}"))).await.json["delivered"].clone();
+        let delivered =
+            world.api(0).get(&of_shop(&shop, &format!("/messages/{unseen}"))).await.json["delivered"].clone();
         assert!(delivered.get(&name).is_none(), "{delivered}");
         let mut back = Login::main(&shop, &name).on(&world.url(n)).await;
         let head = back.welcome["head"].clone();

@@ -175,11 +175,8 @@ async fn keys_are_read_anew_on_a_hangup_and_a_bad_file_keeps_the_old_ones() {
     let status = async |key: &str| keyed.api(key).get("/v1/shops").await.status;
     assert_eq!(status(READER).await, 200);
     let new = "new-key-0123456789abcdef";
-    std::fs::write(
-        &file,
-        format!("[[keys]]\nname = \"new\"\nkey = \"{new}\"\nshops = [\"*\"]\nscopes = [\"read\"]\n"),
-    )
-    .unwrap();
+    std::fs::write(&file, format!("[[keys]]\nname = \"new\"\nkey = \"{new}\"\nshops = [\"*\"]\nscopes = [\"read\"]\n"))
+        .unwrap();
     assert_eq!((status(READER).await, status(new).await), (200, 401), "not before the hangup");
     keyed.node.sighup();
     eventually(SOON, "the new key to be taken", async || status(new).await == 200).await;

@@ -163,7 +163,8 @@ async fn every_audience_is_reached(world: &mut World) {
     ];
     for (to, reached) in audiences {
         for (durable, op, status) in [(true, "message", 201), (false, "signal", 202)] {
-            let id = post(world, 1, &shop, json!({"type": "a", "to": to, "durable": durable}), status).await["id"].clone();
+            let id =
+                post(world, 1, &shop, json!({"type": "a", "to": to, "durable": durable}), status).await["id"].clone();
             assert_eq!(id.is_string(), durable, "{id}");
             let mark = json!({"type": "mark", "to": "all", "durable": durable});
             post(world, 1, &shop, mark, status).await;
@@ -288,7 +289,8 @@ async fn one_message_is_shown_with_who_has_it(world: &mut World) {
     till.take(1).await;
     let path = of_shop(&shop, &format!("/messages/{id}"));
     let delivered = json!({"till": true, "away": false});
-    eventually(SOON, "the till to have it", async || world.api(1).get(&path).await.json["delivered"] == delivered).await;
+    eventually(SOON, "the till to have it", async || world.api(1).get(&path).await.json["delivered"] == delivered)
+        .await;
     let shown = world.api(0).get(&path).await.json;
     let wanted = json!({
         "id": id, "at": Id::of(&id).0, "from": {"device": "hand", "role": "sub"}, "to": "mains", "type": "add",

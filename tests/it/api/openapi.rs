@@ -99,9 +99,10 @@ async fn the_document_has_every_row_of_the_contract_and_no_other() {
         (operation.method.to_string(), operation.path.clone(), operation.scope.clone(), wants_all)
     };
     let described: BTreeSet<_> = operations(&document).iter().map(row).collect();
-    let wanted = TABLE.iter().chain(BESIDE).map(|(method, path, scope, wants_all)| {
-        (method.to_string(), path.to_string(), scope.to_string(), *wants_all)
-    });
+    let wanted = TABLE
+        .iter()
+        .chain(BESIDE)
+        .map(|(method, path, scope, wants_all)| (method.to_string(), path.to_string(), scope.to_string(), *wants_all));
     assert_eq!(described, wanted.collect());
 }
 

@@ -48,8 +48,13 @@ async fn head_is_get_without_the_body() {
     let shop = unique("shop");
     let mut till = Login::main(&shop, "till").on(&world.url(0)).await;
     let api = world.api(0);
-    let paths = ["/openapi.json".to_owned(), "/v1/shops".to_owned(), of_shop(&shop, "/devices/till"),
-        of_shop(&shop, "/devices/nobody"), of_shop(&shop, "/messages?limit=0")];
+    let paths = [
+        "/openapi.json".to_owned(),
+        "/v1/shops".to_owned(),
+        of_shop(&shop, "/devices/till"),
+        of_shop(&shop, "/devices/nobody"),
+        of_shop(&shop, "/messages?limit=0"),
+    ];
     for path in paths {
         let got = api.get(&path).await;
         let head = api.send(Method::HEAD, &path, None).await;
