@@ -205,7 +205,7 @@ async fn what_has_expired_is_not_sent_and_counts_as_not_delivered(world: &mut Wo
     let login = Login::main(&shop, "till");
     login.on(&world.url(0)).await.close().await;
     let short = post(world, 0, &shop, json!({"type": "short", "ttl_s": 1}), 201).await;
-    let long = post(world, 1, &shop, json!({"type": "long", "ttl_s": 604_800}), 201).await;
+    let long = post(world, 1, &shop, json!({"type": "long", "ttl_s": 604_800.0}), 201).await;
     let end = Id::of(short["id"].as_str().unwrap()).0 + 1000;
     eventually(SOON, "its second to pass", async || unix_ms() > end + 100).await;
     let mut till = login.on(&world.url(1)).await;
