@@ -263,7 +263,7 @@ pub const ROUTES: &[Route] = &[
         "/v1/shops/{shop}/devices/{device}/attrs",
         Call::PutAttrs,
         Scope::Write,
-        takes("Set a device's attributes", Body::Required("Attrs"), NO_CONTENT, &[404]),
+        takes("Set a device's attributes", Body::Required("NewAttrs"), NO_CONTENT, &[404]),
     ),
     of_shop(
         Method::PATCH,
@@ -272,7 +272,7 @@ pub const ROUTES: &[Route] = &[
         Scope::Write,
         takes(
             "Merge into a device's attributes (RFC 7396: a null removes)",
-            Body::Required("Attrs"),
+            Body::Required("NewAttrs"),
             &[(200, Some("Attrs"))],
             &[404],
         ),

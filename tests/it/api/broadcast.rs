@@ -11,6 +11,9 @@ on_one_and_two_nodes!(
     what_is_no_broadcast_is_refused,
 );
 
+/// Whether a broadcast is for the n-th device.
+type Meant = fn(usize) -> bool;
+
 /// Two devices on each of two nodes, a main and a sub of three shops.
 async fn crowd(world: &World) -> Vec<Device> {
     let mut devices = Vec::new();
@@ -49,7 +52,7 @@ async fn a_broadcast_reaches_every_connected_device_of_every_shop(world: &mut Wo
 async fn a_broadcast_is_for_a_role_or_spares_connections(world: &mut World) {
     let mut devices = crowd(world).await;
     let spared = [devices[0].welcome["conn"].clone(), devices[3].welcome["conn"].clone(), json!("nobody.1")];
-    let broadcasts: [(Value, fn(usize) -> bool); 5] = [
+    let broadcasts: [(Value, Meant); 5] = [
         (json!({"role": "main"}), |n| n % 2 == 0),
         (json!({"role": "sub"}), |n| n % 2 == 1),
         (json!({"except": spared}), |n| n != 0 && n != 3),
