@@ -85,10 +85,13 @@ impl Relay {
         data: Option<Value>,
     ) -> Result<(), Failure> {
         let last = data.map(|data| self.close_signal(device, by, data));
-        // A dead node's ghost stands in the store until it is cleared away, and nobody would close it.
-        let online = self.online(shop, &OnlineFilter::default()).await?;
-        if !online.iter().any(|online| online.presence.device == *device) {
-            return Err(not_connected());
+        // A dead node's ghost stands in the store until it is cleared away, and nobody would close it. Whoever
+        // names a connection has looked.
+        if conn.is_none() {
+            let online = self.online(shop, &OnlineFilter::default()).await?;
+            if !online.iter().any(|online| online.presence.device == *device) {
+                return Err(not_connected());
+            }
         }
         match self.store.evict(shop, device, conn, last.as_ref()).await? {
             Evicted::Closing(_) => Ok(()),

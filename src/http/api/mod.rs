@@ -44,6 +44,8 @@ use routes::{Body, ROUTES, Reach, Route};
 
 /// How long a client may take to send a request's head, and to begin the next.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same on a connection for which there is no room.
+const REFUSED_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest request head.
@@ -99,7 +101,9 @@ impl Api {
             Ok::<_, Infallible>(reply)
         });
         let mut http = hyper::server::conn::http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+        // Who is only to be told that there is no room gets little time to ask.
+        let head_timeout = if place.is_ok() { HEAD_TIMEOUT } else { REFUSED_HEAD_TIMEOUT };
+        http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD_BYTES_MAX);
         http.keep_alive(place.is_ok());
         if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
             debug!(%error, "a connection of a back end failed");

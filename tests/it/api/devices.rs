@@ -12,7 +12,9 @@ on_one_and_two_nodes!(
     a_forgotten_device_is_closed_on_whichever_node_and_starts_anew,
     a_device_that_is_away_is_forgotten_too,
     attributes_are_replaced_merged_and_read,
+    a_page_of_devices_ends_before_it_passes_a_megabyte,
     attributes_have_a_bound,
+    a_patch_leaves_the_other_numbers_as_they_were,
 );
 
 async fn the_registry_shows_what_is_known_of_each_device(world: &mut World) {
@@ -172,4 +174,43 @@ async fn attributes_have_a_bound(world: &mut World) {
     let whole = world.api(1).put(&path, json!({"attrs": {"a": half, "b": half}})).await;
     whole.assert_problem(413, "too_large");
     assert_eq!(world.api(1).get(&path).await.json, json!({"attrs": {"a": half}}), "nothing changed");
+}
+
+/// Numbers were read with an error in the last bit, and a patch of another member wrote them back so.
+async fn a_patch_leaves_the_other_numbers_as_they_were(world: &mut World) {
+    let shop = unique("shop");
+    let mut hand = Login::sub(&shop, "hand").on(&world.url(0)).await;
+    let path = of_shop(&shop, "/devices/hand/attrs");
+    let given = r#"{"attrs":{"a":-1.0937767834792597e+226,"b":5e-324,"c":18446744073709551615}}"#;
+    let set = world.api(0).send(hyper::Method::PUT, &path, Some(given.to_owned())).await;
+    assert_eq!(set.status, 204, "{}", set.text);
+    let patched = world.api(0).patch(&path, json!({"attrs": {"d": 1}})).await;
+    for number in ["-1.0937767834792597e226", "5e-324", "18446744073709551615"] {
+        let as_given = patched.text.replace("e+", "e");
+        assert!(as_given.contains(number), "{number} is not in {as_given}");
+    }
+    assert_eq!(hand.request(json!({"op": "attrs"})).await["attrs"], patched.json["attrs"]);
+}
+
+async fn a_page_of_devices_ends_before_it_passes_a_megabyte(world: &mut World) {
+    let shop = unique("shop");
+    let meta = json!({"model": "x".repeat(60_000)});
+    let wanted: Vec<Value> = (10..50).map(|n| json!(format!("d{n}"))).collect();
+    for (n, device) in wanted.iter().enumerate() {
+        Login::sub(&shop, device.as_str().unwrap()).meta(meta.clone()).on(&world.url(n)).await.close().await;
+    }
+    let path = of_shop(&shop, "/devices");
+    let first = world.api(0).get(&path).await;
+    assert!(first.text.len() <= 1 << 20 && first.items().len() > 10, "{} bytes", first.text.len());
+    assert_eq!(first.json["total"], 40);
+    let mut read: Vec<Value> = first.items().iter().map(|item| item["device"].clone()).collect();
+    let mut next = first.json["next"].clone();
+    while let Some(after) = next.as_str() {
+        assert_eq!(read.last(), Some(&json!(after)));
+        let page = world.api(1).get(&format!("{path}?after={after}")).await;
+        assert!(page.text.len() <= 1 << 20);
+        read.extend(page.items().iter().map(|item| item["device"].clone()));
+        next = page.json["next"].clone();
+    }
+    assert_eq!(read, wanted);
 }

@@ -95,6 +95,10 @@ async fn connections_beyond_the_limit_are_told_to_come_back() {
     let refused = world.api(0).get("/v1/nodes").await;
     refused.assert_problem(503, "unavailable");
     assert_eq!(refused.header("connection"), "close");
+    // Who says nothing is not kept either.
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let ended = tokio::time::timeout(SOON, silent.read_to_end(&mut Vec::new())).await;
+    assert!(ended.is_ok(), "it is still open");
     held.pop();
     eventually(SOON, "room for another", async || world.api(0).get("/v1/nodes").await.status == 200).await;
 }
