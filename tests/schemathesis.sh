@@ -181,6 +181,8 @@ def fits(value, limit=64):
         return all(fits(member, 128 if name == "key" else 64) for name, member in value.items() if name not in FREE)
     if isinstance(value, list):
         return all(fits(item) for item in value)
+    if isinstance(value, str) and "}" in value:  # a place among the connections has two names
+        return all(fits(name) for name in value.split("}"))
     return not isinstance(value, str) or len(value) > limit or len(value.encode(errors="replace")) <= limit
 
 

@@ -1,15 +1,17 @@
 //! What belongs to a device whether it is connected or not: its groups, user and attributes, its
 //! place in the registry; and what it calls of the back end.
 
+use std::time::Instant;
+
 use crate::attrs::{Attrs, AttrsChange};
 use crate::events::Events;
 use crate::ids::{ConnId, DeviceId, Name, ShopId};
 use crate::message::{Audience, Content, Listed, MembershipChange, Origin, Signal, Value};
 use crate::protocol::{CallMethod, ErrorCode};
+use crate::relay::Relay;
 use crate::relay::failures::{no_such_device, not_connected};
-use crate::relay::{OnlineFilter, Relay};
 use crate::session::{Failure, Identity};
-use crate::store::{AttrsChanged, Device, Event, EventKind, Evicted, Forget, MembershipChanged};
+use crate::store::{AttrsChanged, Device, Event, EventKind, Evicted, Forget, MembershipChanged, Online};
 
 /// The wire's `type` of the last signal of a connection that an operator closes.
 const CLOSE_SIGNAL: &str = "close";
@@ -85,18 +87,25 @@ impl Relay {
         data: Option<Value>,
     ) -> Result<(), Failure> {
         let last = data.map(|data| self.close_signal(device, by, data));
-        // A dead node's ghost stands in the store until it is cleared away, and nobody would close it. Whoever
-        // names a connection has looked.
-        if conn.is_none() {
-            let online = self.online(shop, &OnlineFilter::default()).await?;
-            if !online.iter().any(|online| online.presence.device == *device) {
-                return Err(not_connected());
-            }
-        }
+        let ghost = match conn {
+            Some(_) => None,
+            None => self.ghost(shop, device).await?,
+        };
         match self.store.evict(shop, device, conn, last.as_ref()).await? {
+            // It is gone from the store now, and nobody is there to be closed.
+            Evicted::Closing(conn) if ghost.as_ref() == Some(&conn) => Err(not_connected()),
             Evicted::Closing(_) => Ok(()),
             Evicted::Away => Err(not_connected()),
         }
+    }
+
+    /// The connection that the store still shows of a device whose node is gone.
+    async fn ghost(&self, shop: &ShopId, device: &DeviceId) -> Result<Option<ConnId>, Failure> {
+        let online = self.store.online(shop).await?;
+        let shown = online.into_iter().find(|online| online.device == *device);
+        // A node that has just begun may not have been heard of; its logins show that it lives.
+        let is_gone = |online: &Online| self.nodes.state_of(online, Instant::now(), self.store.now_ms()).is_none();
+        Ok(shown.filter(is_gone).map(|online| online.conn))
     }
 
     fn close_signal(&self, device: &DeviceId, by: Name, data: Value) -> Signal {

@@ -5,6 +5,7 @@ mod broadcast;
 mod browsers;
 mod churn;
 mod closing;
+mod connections;
 mod devices;
 mod keys;
 mod members;

@@ -114,6 +114,7 @@ fn query_parameter(query: Query) -> Value {
     let (name, schema) = match query {
         Query::AfterName => ("after", json!({ "type": "string" })),
         Query::AfterId => ("after", reference("MessageId")),
+        Query::AfterPlace => ("after", reference("ConnectionsPlace")),
         Query::Limit => ("limit", json!({ "type": "integer", "minimum": 1, "maximum": 500, "default": 100 })),
         Query::Status => ("status", reference("Name")),
         Query::Role => ("role", reference("Role")),

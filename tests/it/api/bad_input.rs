@@ -159,6 +159,7 @@ async fn a_limit_is_a_number_of_1_to_500() {
     let lists = [
         "/v1/shops",
         "/v1/nodes",
+        "/v1/connections",
         "/v1/shops/a/messages",
         "/v1/shops/a/devices",
         "/v1/shops/a/online",

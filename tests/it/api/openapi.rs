@@ -40,7 +40,8 @@ const TABLE: &[(&str, &str, &str, bool)] = &[
 ];
 
 /// What the API has beside the table, which may be added to.
-const BESIDE: &[(&str, &str, &str, bool)] = &[("GET", "/v1/shops/{shop}/stats", "read", false)];
+const BESIDE: &[(&str, &str, &str, bool)] =
+    &[("GET", "/v1/shops/{shop}/stats", "read", false), ("GET", "/v1/connections", "read", true)];
 
 const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
 
