@@ -7,6 +7,7 @@ mod api;
 mod command_line;
 mod delivery;
 mod documents;
+mod events;
 mod faults;
 mod harness;
 mod layers;
