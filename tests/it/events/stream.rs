@@ -1,6 +1,7 @@
 //! What is in the stream: which entries with which fields, in which order, and how many.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -8,7 +9,8 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use super::{Entry, Stream, conn, entry, kinds, world_with_events};
 use crate::harness::{
-    Encoding, Login, RawSocket, SOON, World, device::op, eventually, eventually_get, unique, unix_ms, wire::bin,
+    Encoding, Login, NodeProcess, RawSocket, RedisProxy, SOON, World, device::op, eventually, eventually_get, unique,
+    unix_ms, wire::bin,
 };
 
 /// An entry without its time, which lies between the test's begin and now.
@@ -160,7 +162,7 @@ async fn a_call_is_in_the_stream_when_it_is_answered_with_its_ref_as_text_and_it
         }
     }
     let mut hand = Login::sub(&shop, "hand").encoding(Encoding::MsgPack).on(&world.url(0)).await;
-    let call = json!({"method": "scan", "data": {"$bin": bin(&[0, 255])["$bin"]}});
+    let call = json!({"method": "scan", "data": bin(&[0, 255])});
     assert_eq!(hand.request(op("call", call)).await["op"], "ok");
     let last = stream.of_conn(&conn(&hand.welcome)).pop().unwrap();
     assert_eq!(last["data"], r#""AP8=""#, "bytes are base64 text in JSON");
@@ -227,26 +229,28 @@ async fn the_workers_of_a_group_share_the_entries_and_every_group_gets_all_of_th
 
 #[tokio::test]
 async fn a_node_that_stops_writes_the_close_of_every_connection_before_it_leaves() {
-    // Without `Events::finish` the node left with what its writer had not yet sent: most of these.
+    // Without `Events::finish` the node left while its writer still waited for an earlier answer.
     let world = world_with_events(1, &[]).await;
-    let proxy = crate::harness::RedisProxy::before(world.redis().port()).await;
+    let proxy = RedisProxy::before(world.redis().port()).await;
     let mut options = world.options.clone();
     options.store = proxy.url();
-    let mut node = crate::harness::NodeProcess::start(&options).await;
+    let mut node = NodeProcess::start(&options).await;
+    let stream = Stream::of(&world);
     let mut sockets = Vec::new();
     for _ in 0..20 {
         sockets.push(RawSocket::open(&node.ws_url()).await);
     }
-    let stream = Stream::of(&world);
-    eventually(SOON, "all connects", async || stream.exists() && stream.entries().len() == 20).await;
-    proxy.delay(std::time::Duration::from_millis(300));
+    eventually(SOON, "their connects", async || stream.exists() && stream.entries().len() == 20).await;
+    proxy.delay(Duration::from_millis(1500));
+    sockets.push(RawSocket::open(&node.ws_url()).await);
+    eventually(SOON, "a connect whose answer is late", async || stream.entries().len() == 21).await;
     node.sigterm();
-    for socket in &mut sockets {
+    for mut socket in sockets {
         assert_eq!(socket.close_code().await.0, 1012);
     }
     assert!(node.wait_exit().await.success());
-    let closes = stream.entries().split_off(20);
-    assert_eq!(kinds(&closes), ["close"; 20]);
+    let closes = stream.entries().split_off(21);
+    assert_eq!(kinds(&closes), ["close"; 21]);
     assert!(closes.iter().all(|close| close["code"] == "1012"), "{closes:?}");
 }
 
