@@ -234,6 +234,7 @@ async fn a_node_that_stops_writes_the_close_of_every_connection_before_it_leaves
     let proxy = RedisProxy::before(world.redis().port()).await;
     let mut options = world.options.clone();
     options.store = proxy.url();
+    let options = options.set("TIMEOUTS_STORE", "10s");
     let mut node = NodeProcess::start(&options).await;
     let stream = Stream::of(&world);
     let mut sockets = Vec::new();
@@ -241,7 +242,7 @@ async fn a_node_that_stops_writes_the_close_of_every_connection_before_it_leaves
         sockets.push(RawSocket::open(&node.ws_url()).await);
     }
     eventually(SOON, "their connects", async || stream.exists() && stream.entries().len() == 20).await;
-    proxy.delay(Duration::from_millis(1500));
+    proxy.delay(Duration::from_secs(1));
     sockets.push(RawSocket::open(&node.ws_url()).await);
     eventually(SOON, "a connect whose answer is late", async || stream.entries().len() == 21).await;
     node.sigterm();
