@@ -192,8 +192,11 @@ async fn take_over(redis: &Client, settings: &Settings) -> Result<Vec<Entry>, fr
 /// given yet. After a second without any it is time to look for some to take over.
 async fn read_new(redis: &Client, settings: &Settings) -> Result<Vec<Entry>, fred::error::Error> {
     let Settings { stream, group, name, batch, .. } = settings;
-    let mut streams: HashMap<String, Vec<Entry>> =
-        redis.xreadgroup_map(group, name, Some(*batch), Some(1000), false, stream, ">").await?;
+    let reply: fred::types::Value = redis.xreadgroup(group, name, Some(*batch), Some(1000), false, stream, ">").await?;
+    if reply.is_null() {
+        return Ok(Vec::new());
+    }
+    let mut streams: HashMap<String, Vec<Entry>> = reply.into_xread_response()?;
     Ok(streams.remove(stream).unwrap_or_default())
 }
 

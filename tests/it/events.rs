@@ -2,6 +2,7 @@
 
 mod outages;
 mod stream;
+mod workers;
 
 use std::collections::BTreeMap;
 
