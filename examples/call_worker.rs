@@ -149,9 +149,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // There is no way to stop but to be killed, and none is needed: what is read and not acknowledged by
     // then is taken over, by another worker or by this one after its restart. For the same reason it may
     // simply end with an error where Redis goes away; whatever supervises it starts it again.
+    let mut cursor = "0-0".to_owned();
     loop {
         // First what nobody has finished, for it has waited longest; then what is new.
-        let mut entries = take_over(&redis, &settings).await?;
+        let mut entries = take_over(&redis, &settings, &mut cursor).await?;
         if entries.is_empty() {
             entries = read_new(&redis, &settings).await?;
         }
@@ -175,13 +176,15 @@ async fn join_group(redis: &Client, settings: &Settings) -> Result<(), fred::err
     }
 }
 
-/// `XAUTOCLAIM stream group name IDLE_MS 0 COUNT n`: entries that were given to a worker, this one too, and
-/// not acknowledged for too long. Each belongs to this worker from now on, and its idle time starts anew,
-/// so that no two workers take over the same entry.
-async fn take_over(redis: &Client, settings: &Settings) -> Result<Vec<Entry>, fred::error::Error> {
+/// `XAUTOCLAIM stream group name IDLE_MS cursor COUNT n`: entries that were given to a worker, this one too,
+/// and not acknowledged for too long. Each belongs to this worker from now on, and its idle time starts anew,
+/// so that no two workers take over the same entry. Redis looks at a part of what is pending and says where
+/// to go on; after the end that is `0-0`, the beginning.
+async fn take_over(redis: &Client, settings: &Settings, cursor: &mut String) -> Result<Vec<Entry>, fred::error::Error> {
     let Settings { stream, group, name, idle_ms, batch, .. } = settings;
-    let (_next, entries): (String, Vec<Entry>) =
-        redis.xautoclaim_values(stream, group, name, *idle_ms, "0", Some(*batch), false).await?;
+    let (next, entries): (String, Vec<Entry>) =
+        redis.xautoclaim_values(stream, group, name, *idle_ms, cursor.as_str(), Some(*batch), false).await?;
+    *cursor = next;
     if !entries.is_empty() {
         eprintln!("{name} takes over {} entries", entries.len());
     }
