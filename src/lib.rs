@@ -52,7 +52,7 @@
 //! ```text
 //! demo                                a shop of simulated devices, to look at
 //! node                                builds the parts in order, stops them in order
-//! http                                listeners, the way to a WebSocket, health and metrics
+//! http                                listeners, the way to a WebSocket, the API, health and metrics
 //! socket                              a connection's loop: reader, writer
 //! relay                               what devices and back ends can ask for, in one place
 //! feed  retention  check              the log into the rooms; what is kept and for how long; settings shown
@@ -73,9 +73,10 @@
 //! 1. A handheld's frame arrives: [`socket`]'s reader makes a whole message of bytes.
 //! 2. [`session::Session::on_frame`] has [`protocol::decode`] read it, checks what the handheld may
 //!    do, fills in the defaults, and asks for a call of the store.
-//! 3. The socket performs it: [`store::Store::publish`], in Redis the script `lua/publish.lua`, which
-//!    in one step checks the key and the bounds, adds the entry, swaps the head and announces the
-//!    entry with its `prev` on the shop's channel. The handheld is answered `accepted`.
+//! 3. The socket hands it to [`relay::Relay::publish`], as the API does with a back end's message, and
+//!    that to [`store::Store::publish`]: in Redis the script `lua/publish.lua`, which in one step checks
+//!    the key and the bounds, adds the entry, swaps the head and announces the entry with its `prev` on
+//!    the shop's channel. The handheld is answered `accepted`.
 //! 4. On every node with a socket of that shop the engine hears it and hands a
 //!    [`store::FeedEvent::Entry`] to [`feed::Feed`], which finds the room.
 //! 5. [`hub::Room::on_entry`] compares `prev` with its position and puts the entry into the outbox of
@@ -89,7 +90,9 @@
 //!    store says that a cursor moved, the delivery is counted, once in the whole deployment, and a
 //!    receipt goes to the sender that asked for one.
 //!
-//! A push to a device on the same node takes the same way: there is one path.
+//! A push to a device on the same node takes the same way: there is one path. So does a change of a
+//! device's groups or user: it is an entry of the log that is sent to nobody, and that each session of
+//! the device heeds when it comes to it, in order with the messages.
 
 pub mod attrs;
 pub mod auth;

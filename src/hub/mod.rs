@@ -4,6 +4,7 @@
 //! Owns who gets what is pushed. Never talks to the store and never waits: what a room lacks it
 //! says, and `feed` reads it. `socket` enters sessions here, `feed` brings the events.
 
+mod member;
 mod outbox;
 mod push;
 mod room;
@@ -15,9 +16,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+pub use member::Member;
 pub use outbox::{Outbox, Parcel, Rewound, Taken};
 pub use push::{Push, SignalPush};
-pub use room::{Applied, HeadCheck, Member, Reading, Room, Subscription};
+pub use room::{Applied, HeadCheck, Reading, Room, Subscription};
 
 use crate::ids::ShopId;
 use crate::metrics;

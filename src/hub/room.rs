@@ -9,38 +9,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::hub::member::{Latecomers, Member, restart};
 use crate::hub::outbox::{Outbox, Parcel, Rewound};
 use crate::hub::push::{Push, SignalPush};
 use crate::ids::{ConnId, DeviceId, MessageId, ShopId};
-use crate::message::{Listed, Membership, Recipient, Role, Signal};
+use crate::message::{Entry, Listed, Membership, Signal};
 use crate::protocol::{Close, CloseCode};
 use crate::rate::Bucket;
-
-/// Closings remembered for logins that are under way.
-const CLOSED_EARLY_MAX: usize = 256;
-
-/// A logged-in session, as its room knows it.
-pub struct Member {
-    pub conn: ConnId,
-    pub device: DeviceId,
-    pub role: Role,
-    /// As of an entry of the log: changes up to it are in it.
-    pub membership: Membership,
-    pub member_as_of: MessageId,
-    pub outbox: Arc<Outbox>,
-}
-
-impl Member {
-    fn recipient(&self) -> Recipient<'_> {
-        Recipient {
-            device: &self.device,
-            role: self.role,
-            groups: &self.membership.groups,
-            user: self.membership.user.as_ref(),
-            conn: Some(&self.conn),
-        }
-    }
-}
 
 /// Whether a shop's events come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,8 +83,7 @@ struct State {
     /// Changes where a reading of the log that is under way counts no more.
     readings: u32,
     members: Vec<Member>,
-    /// Connections that were to be closed while their logins were still under way.
-    closed_early: Vec<(ConnId, Close)>,
+    latecomers: Latecomers,
     /// Logins and sessions that keep the room open.
     users: usize,
     idle_since: Instant,
@@ -124,7 +98,7 @@ impl Room {
             is_reading: false,
             readings: 0,
             members: Vec::new(),
-            closed_early: Vec::new(),
+            latecomers: Latecomers::default(),
             users: 0,
             idle_since: now,
             publishes: Bucket::new(publishes_per_s, now),
@@ -196,14 +170,12 @@ impl Room {
 
     /// Lets a session in that has logged in and found the log's head there. Whether the log has to be
     /// read for the room, as after [`Applied::Gap`].
-    pub fn join(&self, member: Member, head: MessageId) -> bool {
+    pub fn join(&self, mut member: Member, head: MessageId) -> bool {
         let mut state = self.state.lock();
-        if let Some((_, close)) = state.closed_early.iter().find(|(conn, _)| *conn == member.conn) {
-            member.outbox.close(close.clone());
-        }
+        state.latecomers.receive(&mut member);
         state.members.push(member);
         if state.members.len() >= state.users {
-            state.closed_early = Vec::new();
+            state.latecomers.clear();
         }
         if state.position.is_none() {
             state.position = Some(head);
@@ -340,9 +312,7 @@ impl Room {
                 member.outbox.close(close);
             }
             // It may be one of this node's that has not joined yet.
-            None if state.members.len() < state.users && state.closed_early.len() < CLOSED_EARLY_MAX => {
-                state.closed_early.push((conn.clone(), close));
-            }
+            None if state.members.len() < state.users => state.latecomers.note_close(conn, close),
             None => {}
         }
     }
@@ -388,10 +358,6 @@ impl Room {
     }
 }
 
-fn restart() -> Close {
-    Close::new(CloseCode::Restart, "retry_after_ms=100")
-}
-
 impl State {
     /// Whether something was heard of that the room does not have; it counts as reading from then on.
     fn needs_reading(&mut self) -> bool {
@@ -401,11 +367,14 @@ impl State {
     }
 
     fn give(&mut self, prev: MessageId, push: &Arc<Push>) {
+        if let Entry::Membership(change) = &push.entry
+            && self.users > self.members.len()
+        {
+            self.latecomers.note_change(push.id, change);
+        }
         for member in &mut self.members {
             if let Some(step) = push.entry.membership_step(&member.device) {
-                if push.id > member.member_as_of {
-                    member.membership.take(step);
-                }
+                member.take(push.id, step);
                 // The session heeds it in the order of its own entries.
                 member.outbox.push(push, prev);
             } else if push.entry.is_for(member.recipient()) {

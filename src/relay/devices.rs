@@ -1,6 +1,8 @@
 //! What belongs to a device whether it is connected or not: its groups, user and attributes, its
 //! place in the registry; and what it calls of the back end.
 
+use std::time::Instant;
+
 use crate::attrs::{Attrs, AttrsChange};
 use crate::events::Events;
 use crate::ids::{ConnId, DeviceId, Name, ShopId};
@@ -86,6 +88,10 @@ impl Relay {
     ) -> Result<(), Failure> {
         let last = data.map(|data| self.close_signal(device, by, data));
         match self.store.evict(shop, device, conn, last.as_ref()).await? {
+            // A dead node's ghost is not connected, and is gone now.
+            Evicted::Closing(conn) if conn.node().is_some_and(|node| self.nodes.is_gone(&node, Instant::now())) => {
+                Err(not_connected())
+            }
             Evicted::Closing(_) => Ok(()),
             Evicted::Away => Err(not_connected()),
         }

@@ -22,7 +22,7 @@ pub use devices::DeviceCall;
 pub use doors::{Doors, Place};
 pub use list::{Listing, Viewer};
 pub use login::{LoggedIn, Visitor};
-pub use presence::{OnlineAt, OnlineFilter};
+pub use presence::{ConnectionsPlace, OnlineAt, OnlineFilter};
 pub use publish::Accepted;
 
 use crate::auth::Gate;

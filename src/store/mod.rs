@@ -1,26 +1,29 @@
 //! Where messages live: the seam between the relay and its storage.
 //!
 //! Owns the operations and their outcomes. Each operation is atomic, has a deadline, and after an
-//! error may still have happened; all but a [`Store::publish`] without a key are harmless twice.
+//! error may still have happened; all but a [`Store::publish`] without a key and [`Store::add_events`]
+//! are harmless twice.
 //! The store never knows that sockets exist: what other nodes or this one stored comes back as
 //! [`FeedEvent`]s. Called by `socket` (outward), `feed` (inward), and the keepers beside them.
 
 pub mod embedded;
+mod event;
 mod open;
 pub mod record;
 pub mod redis;
+mod registry;
 
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
+pub use event::{Event, EventKind, FeedEvent, GapCause};
 pub use open::{OpenError, open};
+pub use registry::{AttrsChanged, Connect, Connected, Device, Evicted, Forget, MembershipChanged, Online};
 
 use crate::attrs::{Attrs, AttrsChange};
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, OnceKey, ShopId};
-use crate::message::{
-    Broadcast, Entry, Membership, MembershipChange, Message, Origin, Recipient, Role, Signal, StatusChange,
-};
+use crate::message::{Broadcast, Entry, MembershipChange, Message, Origin, Signal, StatusChange};
 use crate::metrics::{self, StoreOp};
 
 /// What an engine needs to know of the settings.
@@ -84,33 +87,6 @@ pub enum Signalled {
     Sent,
     /// It is for devices none of which is registered; or it is a back end's, and the shop has none.
     NoSuchDevice,
-}
-
-/// A device that logs in.
-#[derive(Debug, Clone)]
-pub struct Connect {
-    pub device: DeviceId,
-    pub role: Role,
-    pub conn: ConnId,
-    pub node: NodeId,
-    /// JSON text of the device's own description; None leaves what is registered.
-    pub meta: Option<Box<str>>,
-    /// The groups it is in from now on, and no others; None leaves what is registered.
-    pub groups: Option<Vec<Name>>,
-    /// The user it belongs to from now on; None leaves what is registered.
-    pub user: Option<Name>,
-}
-
-/// What a device finds when it logs in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connected {
-    /// Where it left off; the head for a device seen for the first time.
-    pub cursor: MessageId,
-    pub head: MessageId,
-    /// The connection it had until now.
-    pub replaced: Option<ConnId>,
-    /// As of the head: changes come as entries above it.
-    pub membership: Membership,
 }
 
 /// A device's proof of receipt.
@@ -207,39 +183,6 @@ pub struct PageLimit {
     pub bytes: usize,
 }
 
-/// A registered device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Device {
-    pub device: DeviceId,
-    pub role: Role,
-    pub membership: Membership,
-    /// JSON text.
-    pub meta: Option<Box<str>>,
-    pub first_seen_ms: u64,
-    pub last_seen_ms: u64,
-    /// The head of the log when it was registered: entries above it were stored later.
-    pub registered_at: MessageId,
-    pub cursor: MessageId,
-}
-
-impl Device {
-    /// The device as an audience sees it.
-    pub fn recipient(&self) -> Recipient<'_> {
-        let Membership { groups, user } = &self.membership;
-        Recipient { device: &self.device, role: self.role, groups, user: user.as_ref(), conn: None }
-    }
-}
-
-/// A device that some node holds a connection of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Online {
-    pub device: DeviceId,
-    pub role: Role,
-    pub conn: ConnId,
-    pub node: NodeId,
-    pub since_ms: u64,
-}
-
 /// Word for the sender of a message that a device has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
@@ -272,136 +215,6 @@ pub struct NodeReport {
     pub rooms: u64,
     /// The program's version; empty where it is not known.
     pub version: Box<str>,
-}
-
-/// What came of a [`Store::change_membership`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MembershipChanged {
-    /// An entry with this id tells the sessions.
-    Changed(MessageId),
-    /// It was so already.
-    Unchanged,
-    NoSuchDevice,
-    /// The device is in as many groups as it may be.
-    TooManyGroups,
-}
-
-/// What came of a [`Store::change_attrs`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AttrsChanged {
-    /// The attributes are these now.
-    Now(Attrs),
-    NoSuchDevice,
-    /// They would have so many bytes; nothing changed.
-    TooLarge {
-        size: usize,
-    },
-}
-
-/// What came of a [`Store::evict`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Evicted {
-    /// The node that holds this connection is told to close it.
-    Closing(ConnId),
-    /// It is not connected, or not by that connection.
-    Away,
-}
-
-/// Which device is to be forgotten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forget {
-    /// One that is not connected and was last seen before this time, in milliseconds since 1970.
-    UnseenSince(u64),
-    /// Any; its connection is closed, for an operator said so.
-    ByOperator,
-}
-
-/// Something that back-end workers are told of; see the event stream in the protocol's page.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    pub kind: EventKind,
-    /// In milliseconds since 1970.
-    pub at_ms: u64,
-    pub node: NodeId,
-    pub conn: Option<ConnId>,
-    pub shop: Option<ShopId>,
-    pub device: Option<DeviceId>,
-    pub role: Option<Role>,
-    pub user: Option<Name>,
-}
-
-/// See [`Event`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EventKind {
-    /// A WebSocket was opened.
-    Connect,
-    Login,
-    /// A connection ended, with this close code; 1006 where it broke.
-    Close {
-        code: u16,
-    },
-    /// A device calls a method of the workers.
-    Call {
-        method: Name,
-        /// The call's own `ref`, as text.
-        reference: Option<Box<str>>,
-        /// JSON text.
-        data: Option<Box<str>>,
-    },
-    /// A message was dealt with; by the API key of this name, where no device did.
-    Dealt {
-        message: MessageId,
-        status: Name,
-        api: Option<Name>,
-    },
-}
-
-/// What the store has to tell the rooms.
-#[derive(Debug)]
-pub enum FeedEvent {
-    /// An entry was stored, right after `prev`.
-    Entry {
-        shop: ShopId,
-        prev: MessageId,
-        stored: Stored,
-        publisher: Option<NodeId>,
-    },
-    Signal {
-        shop: ShopId,
-        signal: Signal,
-        publisher: Option<NodeId>,
-    },
-    Receipt {
-        shop: ShopId,
-        receipt: Receipt,
-    },
-    /// A newer connection of the device took over from `conn`.
-    Replaced {
-        shop: ShopId,
-        device: DeviceId,
-        conn: ConnId,
-    },
-    /// An operator had `conn` closed, after this last signal.
-    Evicted {
-        shop: ShopId,
-        conn: ConnId,
-        last: Option<Signal>,
-    },
-    /// A signal for every shop.
-    Broadcast(Broadcast),
-    /// Events may have been lost: every room has to look at its log.
-    Gap(GapCause),
-}
-
-/// Why events may have been lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GapCause {
-    /// The subscription's connection was made anew.
-    Reconnected,
-    /// Events came faster than they were taken.
-    Lagged,
-    /// The subscription was there and nothing arrived.
-    Deaf,
 }
 
 /// Storage and feed. One engine serves a whole node; see the module for what holds of every call.
@@ -462,7 +275,8 @@ pub trait Store: Send + Sync {
     /// A registered device.
     async fn device(&self, shop: &ShopId, device: &DeviceId) -> Result<Option<Device>, StoreError>;
 
-    /// Changes what devices are members of, and tells the shop's sessions by an entry of the log.
+    /// Changes what devices are members of, and tells the shop's sessions by an entry of the log, however
+    /// full that is. A change for every device is refused as a whole where one device cannot take it.
     async fn change_membership(
         &self,
         shop: &ShopId,
@@ -493,10 +307,11 @@ pub trait Store: Send + Sync {
     /// Whose connection this is; None where it is gone. A dead node's ghosts are found too.
     async fn locate(&self, conn: &ConnId) -> Result<Option<(ShopId, Online)>, StoreError>;
 
-    /// Tells every node, without storing anything.
+    /// Tells every node, whatever shops it listens to, without storing anything.
     async fn broadcast(&self, broadcast: &Broadcast) -> Result<(), StoreError>;
 
-    /// Adds events to the stream for back-end workers, in order.
+    /// Adds events to the stream for back-end workers, in order. After an error the first of them may be
+    /// there, and are there twice where they are added again.
     async fn add_events(&self, events: &[Event]) -> Result<(), StoreError>;
 
     /// Every shop ever seen.

@@ -1,3 +1,4 @@
 //! The HTTP API: every row of its table, and what it refuses.
 
+mod connections;
 mod messages;

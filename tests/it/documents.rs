@@ -1,4 +1,5 @@
-//! The README against the code: every setting and every metric is there, with what it really is.
+//! The README and the protocol page against the code: every setting, every metric and every request is
+//! there, with what it really is.
 
 use std::path::Path;
 
@@ -6,8 +7,12 @@ use shoprelay::config::{Kind, SETTINGS};
 
 use crate::harness::World;
 
+fn page(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
 fn readme() -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
+    page("README.md")
 }
 
 #[test]
@@ -35,4 +40,25 @@ async fn the_readme_lists_every_metric_and_no_other() {
     for name in listed {
         assert!(include_str!("../../src/metrics.rs").contains(&format!("\"{name}\"")), "there is no metric {name}");
     }
+}
+
+#[tokio::test]
+async fn the_protocol_page_lists_every_request_with_its_scope_and_no_other() {
+    let world = World::embedded(&[]).await;
+    let openapi = world.api(0).get("/openapi.json").await.json;
+    let mut rows = Vec::new();
+    for (path, operations) in openapi["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters") {
+            let description = operation["description"].as_str().unwrap();
+            let scope = description.split('`').nth(1).unwrap();
+            let reach = if description.ends_with("for all shops.") { ", all shops" } else { "" };
+            rows.push(format!("| `{} {path}` | {scope}{reach} |", method.to_uppercase()));
+        }
+    }
+    let page = page("docs/protocol.md");
+    for row in &rows {
+        assert!(page.contains(row), "docs/protocol.md lacks the row {row}");
+    }
+    let listed = page.lines().filter(|line| line.starts_with("| `") && line.contains(" /v1/"));
+    assert_eq!(listed.count(), rows.len());
 }

@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod api;
+mod api_page;
 mod command_line;
 mod delivery;
 mod documents;
 mod events;
 mod faults;
+mod gatewayworker;
 mod harness;
 mod layers;
 mod model;

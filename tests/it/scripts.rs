@@ -1,5 +1,7 @@
 //! The contract of each script: its header against its body, and its body against a real Redis.
 
+mod registry;
+
 use serde_json::{Value, json};
 
 use crate::redis_server::{RedisServer, fresh_prefix};
@@ -61,6 +63,37 @@ impl Shop {
     fn connect(&self, device: &str, role: &str, conn: &str, meta: &str) -> Value {
         let keys = ["devices", "mains", "cursors", "online", "head", "channel"];
         self.run("connect", &keys, &[device, role, conn, "node", meta, "99999999999999", "", "-"])
+    }
+
+    /// The same with a user, and with groups where they are named.
+    fn connect_as(&self, device: &str, user: &str, groups: Option<&[&str]>) -> Value {
+        let keys = ["devices", "mains", "cursors", "online", "head", "channel"];
+        let said = ["sub", "c", "node", "", "99999999999999", user, if groups.is_some() { "=" } else { "-" }];
+        self.run("connect", &keys, &[&[device][..], &said, groups.unwrap_or_default()].concat())
+    }
+
+    fn membership(&self, step: &str, name: &str, device: &str, groups_max: &str) -> Value {
+        let args = [step, name, device, groups_max, "record", "node"];
+        self.run("membership", &["log", "head", "devices", "channel"], &args)
+    }
+
+    fn set_attrs(&self, device: &str, expected: &str, attrs: &str) -> Value {
+        self.run("set_attrs", &["devices", "attrs"], &[device, expected, attrs])
+    }
+
+    fn evict(&self, device: &str, conn: &str, last: &str) -> Value {
+        self.run("evict", &["devices", "online", "channel"], &[device, conn, last])
+    }
+
+    fn forget(&self, device: &str, seen_before: &str) -> Value {
+        let keys = ["devices", "mains", "cursors", "online", "attrs", "channel"];
+        self.run("forget", &keys, &[device, seen_before])
+    }
+
+    /// What the registry holds of a device, in JSON.
+    fn record(&self, device: &str) -> Value {
+        let unpack = "return cjson.encode(cmsgpack.unpack(redis.call('HGET', KEYS[1], ARGV[1])))";
+        serde_json::from_str(&self.redis.cli(&["EVAL", unpack, "1", &self.key("devices"), device])).unwrap()
     }
 
     fn mark(&self, args: &[&str]) -> Value {
@@ -146,10 +179,12 @@ fn a_publish_is_refused_without_its_audience_or_with_a_full_log_and_then_leaves_
     let shop = Shop::fresh();
     assert_eq!(shop.publish_once(&["r", "node", "10", "60000", "m"]), json!([2]));
     assert_eq!(shop.publish_once(&["r", "node", "10", "60000", "d", "a", "b"]), json!([3]));
+    assert_eq!(shop.publish_once(&["r", "node", "10", "60000", "r"]), json!([3]));
     assert_eq!(shop.publish_once(&["r", "node", "0", "60000", "-"]), json!([4]));
     assert_eq!(shop.redis.cli(&["EXISTS", &shop.key("log"), &shop.key("head"), &shop.key("once:k")]), "0");
     shop.connect("b", "main", "c1", "");
     assert_eq!(shop.publish(&["r", "node", "10", "0", "m"])[0], 0);
+    assert_eq!(shop.publish(&["r", "node", "10", "0", "r"])[0], 0);
     let mut many: Vec<String> = (0..2500).map(|n| format!("x{n}")).collect();
     many.push("b".to_owned());
     let args: Vec<&str> = ["r", "node", "10", "0", "d"].into_iter().chain(many.iter().map(String::as_str)).collect();
@@ -184,51 +219,6 @@ fn marks_of_one_device_in_one_call_apply_in_order_and_expiries_count_once() {
     assert_eq!(shop.cli("HGET", "expired", &["5-0"]), "a\nb");
     assert_eq!(shop.cli("HGET", "expired", &["7-0"]), "a");
     assert_eq!(shop.cli("HLEN", "expired", &[]), "3", "neither 4-0 nor 6-0 lay on the way");
-}
-
-#[test]
-fn a_connect_takes_over_and_its_repeat_replaces_nothing() {
-    let shop = Shop::fresh();
-    assert_eq!(shop.connect("d", "main", "c1", r#"{"v":1}"#), json!(["0-0", "0-0", null, null]));
-    let presence = shop.cli("HGET", "online", &["d"]);
-    assert_eq!(shop.connect("d", "main", "c1", "")[2], Value::Null);
-    assert_eq!(shop.cli("HGET", "online", &["d"]), presence, "and `since` stays");
-    assert_eq!(shop.connect("d", "main", "c2", "")[2], "c1");
-    assert_eq!(shop.cli("SMEMBERS", "mains", &[]), "d");
-    shop.connect("d", "sub", "c3", "");
-    assert_eq!(shop.cli("SCARD", "mains", &[]), "0", "it came back as a sub");
-    let head = shop.publish(&["r", "node", "10", "0", "-"]);
-    assert_eq!(shop.connect("d", "sub", "c4", ""), json!(["0-0", id(&head), "c3", null]));
-    assert_eq!(shop.connect("new", "sub", "c5", "")[0], id(&head), "a new device starts at the head");
-}
-
-#[test]
-fn a_login_that_was_given_up_and_comes_late_takes_nothing_over() {
-    let shop = Shop::fresh();
-    shop.connect("d", "main", "c2", "");
-    let keys = ["devices", "mains", "cursors", "online", "head", "channel"];
-    let late = shop.try_run("connect", &keys, &["d", "sub", "c1", "node", "", "1000", "", "-"]).unwrap_err();
-    assert!(late.contains("LATE"), "{late}");
-    assert!(shop.cli("HGET", "online", &["d"]).starts_with("c2"));
-    assert_eq!(shop.cli("SCARD", "mains", &[]), "1", "nor is the role changed");
-}
-
-#[test]
-fn a_late_disconnect_leaves_the_newer_presence() {
-    let shop = Shop::fresh();
-    shop.connect("d", "main", "c1", "");
-    shop.connect("d", "main", "c2", "");
-    let late = || shop.run("disconnect", &["devices", "online", "cursors"], &["d", "c1", "9-0"]);
-    assert_eq!((late(), late()), (json!(0), json!(0)));
-    assert_eq!(shop.cli("HGET", "cursors", &["d"]), "0-0", "what the old connection settled may not hold any more");
-    let due = || shop.run("disconnect", &["devices", "online", "cursors"], &["d", "c2", "9-0"]);
-    assert_eq!((due(), due()), (json!(1), json!(0)));
-    assert_eq!(shop.cli("HGET", "cursors", &["d"]), "9-0");
-    shop.connect("d", "main", "c3", "");
-    shop.run("disconnect", &["devices", "online", "cursors"], &["d", "c3", "8-99"]);
-    assert_eq!(shop.cli("HGET", "cursors", &["d"]), "9-0", "a cursor never goes back");
-    assert_eq!(shop.cli("HLEN", "online", &[]), "0");
-    assert_eq!(shop.cli("SCARD", "mains", &[]), "1", "it stays registered");
 }
 
 #[test]
@@ -295,19 +285,6 @@ fn a_trim_removes_entries_with_what_is_remembered_of_them() {
     assert_eq!(shop.cli("XLEN", "log", &[]), "2");
     assert_eq!(shop.cli("HKEYS", "status", &[]), ids[1099]);
     assert_eq!(shop.cli("HKEYS", "expired", &[]), ids[1099]);
-}
-
-#[test]
-fn a_device_is_forgotten_only_when_it_is_away_and_long_unseen() {
-    let shop = Shop::fresh();
-    shop.connect("d", "main", "c", "");
-    let keys = ["devices", "mains", "cursors", "online", "attrs", "channel"];
-    let forget = |before: &str| shop.run("forget", &keys, &["d", before]);
-    assert_eq!(forget("99999999999999"), json!(0), "it is connected");
-    shop.run("disconnect", &["devices", "online", "cursors"], &["d", "c", "0-0"]);
-    assert_eq!(forget("1000"), json!(0), "it was seen since");
-    assert_eq!((forget("99999999999999"), forget("99999999999999")), (json!(1), json!(0)));
-    assert_eq!(shop.redis.cli(&["EXISTS", &shop.key("devices"), &shop.key("mains"), &shop.key("cursors")]), "0");
 }
 
 #[test]

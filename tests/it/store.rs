@@ -3,5 +3,11 @@
 
 mod agreement;
 mod file;
+mod log;
+mod membership;
+mod nodes;
+mod operators;
+mod registry;
 mod suite;
+mod two_nodes;
 mod weather;

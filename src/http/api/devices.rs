@@ -12,8 +12,8 @@ use crate::http::api::ask::Ask;
 use crate::http::api::problem::{Problem, json, no_content};
 use crate::ids::{ConnId, DeviceId, MessageId, Name, ShopId};
 use crate::message::Role;
-use crate::protocol::{Presence, body};
-use crate::relay::{OnlineAt, OnlineFilter};
+use crate::protocol::{Presence, body, list_limit};
+use crate::relay::{ConnectionsPlace, OnlineAt, OnlineFilter};
 use crate::store::Device;
 
 /// A registered device, as the registry shows it.
@@ -126,17 +126,42 @@ async fn change_attrs(ask: &Ask, change: impl Fn(Attrs) -> AttrsChange) -> Resul
     Ok(ask.relay.change_attrs(&shop, &device, &change).await?)
 }
 
+/// A connected device of one shop among others.
+#[derive(Serialize)]
+struct Connection<'a> {
+    shop: &'a ShopId,
+    #[serde(flatten)]
+    connected: Connected<'a>,
+}
+
+impl Connection<'_> {
+    fn of((shop, OnlineAt { presence, node }): &(ShopId, OnlineAt)) -> Connection<'_> {
+        Connection { shop, connected: Connected { presence, node: node.as_str() } }
+    }
+}
+
+/// `GET /v1/connections`
+pub async fn connections(ask: Ask) -> Result<Reply, Problem> {
+    #[derive(Serialize)]
+    struct Page<'a> {
+        items: Vec<Connection<'a>>,
+        next: Option<String>,
+    }
+    let limit = list_limit(ask.query.text("limit")).map_err(Problem::bad_request)?;
+    let after: Option<ConnectionsPlace> = ask.query.optional("after")?;
+    let filter = OnlineFilter {
+        role: ask.query.optional("role")?,
+        node: ask.query.optional("node")?,
+        ..OnlineFilter::default()
+    };
+    let (found, next) = ask.relay.connections(&filter, after, usize::from(limit)).await?;
+    let items = found.iter().map(Connection::of).collect();
+    json(StatusCode::OK, &Page { items, next: next.map(|place| place.to_string()) })
+}
+
 /// `GET /v1/connections/{conn}`
 pub async fn connection(ask: Ask) -> Result<Reply, Problem> {
-    #[derive(Serialize)]
-    struct Connection<'a> {
-        shop: &'a ShopId,
-        #[serde(flatten)]
-        connected: Connected<'a>,
-    }
-    let (shop, OnlineAt { presence, node }) = located(&ask).await?;
-    let connected = Connected { presence: &presence, node: node.as_str() };
-    json(StatusCode::OK, &Connection { shop: &shop, connected })
+    json(StatusCode::OK, &Connection::of(&located(&ask).await?))
 }
 
 /// `POST /v1/connections/{conn}/close`

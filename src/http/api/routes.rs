@@ -92,6 +92,7 @@ pub enum Call {
     BindUser,
     UnbindUser,
     ShopStats,
+    ListConnections,
     GetConnection,
     CloseConnection,
     Broadcast,
@@ -129,6 +130,7 @@ impl Call {
             Call::BindUser => members::bind(ask).await,
             Call::UnbindUser => members::unbind(ask).await,
             Call::ShopStats => deployment::shop_stats(ask).await,
+            Call::ListConnections => devices::connections(ask).await,
             Call::GetConnection => devices::connection(ask).await,
             Call::CloseConnection => devices::close_connection(ask).await,
             Call::Broadcast => messages::broadcast(ask).await,
@@ -346,6 +348,17 @@ pub const ROUTES: &[Route] = &[
         Call::ShopStats,
         Scope::Read,
         reads("Count what a shop has", NO_QUERY, &[(200, Some("ShopStats"))]),
+    ),
+    of_all(
+        Method::GET,
+        "/v1/connections",
+        Call::ListConnections,
+        Scope::Read,
+        reads(
+            "List the connections of all shops",
+            &[Query::Role, Query::Node, Query::AfterName, Query::Limit],
+            &[(200, Some("Connections"))],
+        ),
     ),
     Route {
         method: Method::GET,

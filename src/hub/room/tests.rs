@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ids::NodeId;
-use crate::message::{Audience, Content, Entry, Message, Origin};
+use crate::message::{Audience, Content, MembershipChange, MembershipStep, Message, Origin, Role};
 
 fn id(ms: u64) -> MessageId {
     MessageId { ms, n: 0 }
@@ -134,4 +134,36 @@ fn a_takeover_that_is_heard_before_its_login_has_joined_is_not_lost() {
     room.replaced(&member.conn);
     room.join(member, id(0));
     assert_eq!(outbox.take().close.map(|close| close.code), Some(CloseCode::Replaced));
+}
+
+/// A change between the login's reading of the registry and its joining the room reached the members
+/// that were there, and not the one that was on its way: it never saw what its new group was sent.
+#[test]
+fn a_membership_that_changes_during_a_login_is_not_missed() {
+    let (room, _) = room_at(10);
+    // The till's, and that of the login under way.
+    room.hold();
+    room.hold();
+    let step = MembershipStep::Join("bar".parse().unwrap());
+    let change = MembershipChange { device: Some("hand".parse().unwrap()), step };
+    let entry = Arc::new(Push::new(id(11), Entry::Membership(change), None, false));
+    assert_eq!(room.on_entry(id(10), &entry), Applied::Taken);
+    let outbox = Arc::new(Outbox::default());
+    let node: NodeId = "n".parse().unwrap();
+    let hand = Member {
+        conn: ConnId::of(&node, 2),
+        device: "hand".parse().unwrap(),
+        role: Role::Sub,
+        member_as_of: id(10),
+        ..till(outbox.clone())
+    };
+    room.join(hand, id(10));
+    room.attach(&outbox);
+    let mut to_group = push(12);
+    let message = Arc::get_mut(&mut to_group).unwrap();
+    let Entry::Message(of_group) = &mut message.entry else { panic!() };
+    of_group.content.to = Audience::Group("bar".parse().unwrap());
+    of_group.content.from = Origin::Api { name: "x".parse().unwrap() };
+    assert_eq!(room.on_entry(id(11), &to_group), Applied::Taken);
+    assert_eq!(outbox.take().parcels.len(), 1);
 }

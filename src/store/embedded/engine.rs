@@ -224,7 +224,9 @@ impl Store for EmbeddedStore {
     }
 
     async fn leave(&self, node: &NodeId) -> Result<(), StoreError> {
-        self.memory.lock().beats.remove(node);
+        let mut memory = self.memory.lock();
+        memory.beats.remove(node);
+        memory.conns.retain(|conn, _| conn.node().as_ref() != Some(node));
         Ok(())
     }
 

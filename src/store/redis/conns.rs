@@ -68,9 +68,9 @@ fn failed(error: fred::error::Error) -> StoreError {
     store_error("conns", error)
 }
 
-/// What fails here fails for the call beside it too, which tells; or Redis is full, and frees are to go on.
+/// Where Redis is away the call beside it fails too, and tells; where it is full, publishes tell.
 fn noted(outcome: Result<Value, StoreError>) {
     if let Err(error) = outcome {
-        tracing::debug!(%error, "whose connections are whose is not noted");
+        tracing::debug!(%error, "it is not noted whose connection it is");
     }
 }

@@ -2,151 +2,34 @@
 //! to both, and every outcome and every event has to be the same. Ids differ, for the clocks do; they
 //! are compared by which entry of the shop they name.
 
+mod op;
+
 use std::fmt::Debug;
 use std::time::Duration;
 
 use rand::Rng;
-use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
-use shoprelay::ids::{DeviceId, MessageId, NodeId, ShopId};
-use shoprelay::message::{Audience, Entry, Origin, Role, Signal};
+use shoprelay::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId};
+use shoprelay::message::{Audience, Broadcast, Entry, Signal};
 use shoprelay::store::embedded::EmbeddedStore;
 use shoprelay::store::redis::RedisStore;
 use shoprelay::store::{
-    Connect, FeedEvent, Forget, Mark, Marked, NodeReport, PageLimit, Publish, Published, Receipt, SetStatus, StatusSet,
+    Connect, Device, FeedEvent, Mark, Marked, MembershipChanged, NodeReport, Published, Receipt, SetStatus, StatusSet,
     Store, StoreSettings, Stored,
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use super::suite::{device, message, settings, with_key};
+use self::op::{ATTRS_BYTES_MAX, At, GROUPS_MAX, Op};
+use super::suite::{device, message, message_of_api, settings, signal};
 use crate::harness::Seed;
 use crate::redis_server::RedisServer;
 
 const ROUNDS: usize = 12;
-const STEPS: usize = 250;
+const STEPS: usize = 300;
 const NODES: usize = 3;
 const SHOPS: [&str; 3] = ["s", "s 2", "店"];
-const DEVICES: [&str; 6] = ["a", "b", "c", "d", "店", "z 1"];
-
-/// A place in a shop's log, the same for both engines.
-#[derive(Debug, Clone, Copy)]
-enum At {
-    Zero,
-    Nth(usize),
-    Beyond,
-}
-
+/// What [`At::Beyond`] is.
 const BEYOND: MessageId = MessageId { ms: u64::MAX / 2, n: 7 };
-
-#[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there are a few hundred of them")]
-enum Op {
-    Publish(Publish),
-    Signal(Audience),
-    Receipt(DeviceId, At),
-    Mark(Vec<(DeviceId, At, Vec<At>)>),
-    Connect(DeviceId, Role, usize, Option<Box<str>>),
-    Disconnect(DeviceId, usize, Option<At>),
-    SetStatus { message: At, status: &'static str, expect: Option<&'static str>, by: Origin },
-    Read(At, PageLimit),
-    Heads,
-    Devices,
-    Online,
-    Trim(At, usize),
-    LogLen,
-    Forget(DeviceId, u64),
-    Shops,
-    Claim(&'static str),
-    Beat,
-    Leave,
-    Subscribe,
-    Unsubscribe,
-}
-
-fn at(random: &mut StdRng) -> At {
-    match random.random_range(0..12) {
-        0 => At::Zero,
-        1 => At::Beyond,
-        // The later ones are more interesting, and each engine counts from the end.
-        2..8 => At::Nth(random.random_range(0..4)),
-        _ => At::Nth(random.random_range(0..40)),
-    }
-}
-
-fn some_device(random: &mut StdRng) -> DeviceId {
-    device(DEVICES.choose(random).unwrap())
-}
-
-fn audience(random: &mut StdRng) -> Audience {
-    match random.random_range(0..6) {
-        0 | 1 => Audience::Mains,
-        2 => Audience::Devices((0..random.random_range(1..3)).map(|_| some_device(random)).collect::<Vec<_>>().into()),
-        3 => Audience::Subs,
-        4 => Audience::Group("g".parse().unwrap()),
-        _ => Audience::All,
-    }
-}
-
-fn publish(random: &mut StdRng) -> Op {
-    let mut publish = message(audience(random));
-    publish.message.receipt = random.random();
-    if random.random_bool(0.4) {
-        publish = with_key(publish, &format!("k{}", random.random_range(0..8)));
-    }
-    Op::Publish(publish)
-}
-
-fn set_status(random: &mut StdRng) -> Op {
-    let by = match random.random_range(0..4) {
-        0 => Origin::Api { name: "a".parse().unwrap() },
-        _ => Origin::Device { device: some_device(random), role: *[Role::Main, Role::Sub].choose(random).unwrap() },
-    };
-    let status = *["done", "paid"].choose(random).unwrap();
-    let expect = *[None, None, Some("open"), Some("done"), Some("paid")].choose(random).unwrap();
-    Op::SetStatus { message: at(random), status, expect, by }
-}
-
-impl Op {
-    fn random(random: &mut StdRng) -> Op {
-        match random.random_range(0..100) {
-            0..22 => publish(random),
-            22..26 => Op::Signal(audience(random)),
-            26..28 => Op::Receipt(some_device(random), at(random)),
-            28..40 => {
-                let expired = |random: &mut StdRng| (0..random.random_range(0..3)).map(|_| at(random)).collect();
-                let mut mark = || (some_device(random), at(random), expired(random));
-                Op::Mark((0..3).map(|_| mark()).collect())
-            }
-            40..53 => {
-                let role = if random.random_bool(0.5) { Role::Main } else { Role::Sub };
-                let meta = *[None, Some("{\"v\": 1}"), Some("\"é\"")].choose(random).unwrap();
-                Op::Connect(some_device(random), role, random.random_range(0..3), meta.map(Into::into))
-            }
-            53..61 => {
-                let settled = random.random_bool(0.5).then(|| at(random));
-                Op::Disconnect(some_device(random), random.random_range(0..3), settled)
-            }
-            61..70 => set_status(random),
-            70..77 => {
-                let bytes = *[1, 150, 400, 1 << 20].choose(random).unwrap();
-                Op::Read(at(random), PageLimit { entries: random.random_range(0..12), bytes })
-            }
-            77..79 => Op::Heads,
-            79..83 => Op::Devices,
-            83..86 => Op::Online,
-            86..89 => Op::Trim(at(random), random.random_range(0..4)),
-            89 => Op::LogLen,
-            90..94 => Op::Forget(some_device(random), if random.random_bool(0.8) { u64::MAX >> 12 } else { 1000 }),
-            94 => Op::Shops,
-            95 => Op::Claim(["x", "y"].choose(random).unwrap()),
-            96 => Op::Beat,
-            97 => Op::Leave,
-            98 => Op::Subscribe,
-            _ => Op::Unsubscribe,
-        }
-    }
-}
 
 /// One of the engines, with what is needed to tell ids in a way that both share.
 struct Side {
@@ -246,38 +129,47 @@ impl Side {
                     other => format!("{other:?}"),
                 }
             }
-            Op::Connect(device, role, conn, meta) => {
+            Op::Connect(login) => {
                 let connect = Connect {
-                    device: device.clone(),
-                    role: *role,
-                    conn: format!("c{conn}").parse().unwrap(),
+                    device: login.device.clone(),
+                    role: login.role,
+                    conn: conn(nodes, login.conn),
                     node: nodes[node].clone(),
-                    meta: meta.clone(),
-                    groups: None,
-                    user: None,
+                    meta: login.meta.clone(),
+                    groups: login.groups.clone(),
+                    user: login.user.clone(),
                 };
                 let found = self.store(node).connect(&of, &connect).await.unwrap();
                 let (cursor, head) = (self.name(shop, found.cursor), self.name(shop, found.head));
                 format!("{cursor} {head} {:?} {:?}", found.replaced, found.membership)
             }
             Op::Mark(marks) => self.mark(node, shop, marks).await,
-            Op::Signal(to) => {
-                let signal = Signal { at_ms: 7, content: message(to.clone()).message.content };
-                said(self.store(node).signal(&of, &signal).await)
-            }
+            Op::Signal(signal) => said(self.store(node).signal(&of, signal).await),
             Op::Receipt(device, at) => {
                 let message = self.id(shop, *at);
                 let receipt = Receipt { sender: device.clone(), message, device: device.clone(), at_ms: 1 };
                 said(self.store(node).send_receipts(&of, &[receipt]).await)
             }
-            Op::Disconnect(device, conn, settled) => {
-                let conn = format!("c{conn}").parse().unwrap();
+            Op::Disconnect(device, nth, settled) => {
+                let conn = conn(nodes, *nth);
                 let settled = settled.map(|at| self.id(shop, at));
                 said(self.store(node).disconnect(&of, device, &conn, settled).await)
             }
             Op::Trim(at, max) => said(self.store(node).trim(&of, self.id(shop, *at), *max).await),
-            Op::Forget(device, before) => {
-                said(self.store(node).forget(&of, device, Forget::UnseenSince(*before)).await)
+            Op::Forget(device, which) => said(self.store(node).forget(&of, device, *which).await),
+            Op::Membership(change) => match self.store(node).change_membership(&of, change).await.unwrap() {
+                MembershipChanged::Changed(id) => format!("changed {}", self.learn(shop, id)),
+                other => format!("{other:?}"),
+            },
+            Op::ChangeAttrs(device, change) => said(self.store(node).change_attrs(&of, device, change).await),
+            Op::Evict(device, nth, last) => {
+                let conn = nth.map(|nth| conn(nodes, nth));
+                said(self.store(node).evict(&of, device, conn.as_ref(), last.as_ref()).await)
+            }
+            Op::Broadcast => {
+                let signal = signal(message_of_api(Audience::All));
+                let broadcast = Broadcast { signal, except: vec![conn(nodes, 1)].into() };
+                said(self.store(node).broadcast(&broadcast).await)
             }
             Op::Claim(task) => said(self.store(node).claim(task, &nodes[node], Duration::from_secs(60)).await),
             Op::Beat => self.beat(node, nodes).await,
@@ -287,7 +179,13 @@ impl Side {
             Op::Unsubscribe => said(self.store(0).unsubscribe(&of).await),
             Op::LogLen => said(self.store(node).log_len(&of).await),
             Op::Shops => said(self.store(node).shops().await),
-            Op::Read(..) | Op::Heads | Op::Devices | Op::Online => self.ask(node, shop, op).await,
+            Op::Attrs(device) => said(self.store(node).attrs(&of, device).await),
+            Op::Locate(nth) => {
+                let mut found = self.store(node).locate(&conn(nodes, *nth)).await;
+                found.iter_mut().flatten().for_each(|(_, online)| online.since_ms = 0);
+                said(found)
+            }
+            Op::Read(..) | Op::Heads | Op::Devices | Op::Device(_) | Op::Online => self.ask(node, shop, op).await,
         }
     }
 
@@ -332,16 +230,12 @@ impl Side {
                 names.collect::<Vec<_>>().join(" ")
             }
             Op::Devices => {
-                let mut devices = store.devices(of).await.unwrap();
-                let mut told = String::new();
-                for device in &mut devices {
-                    assert!(device.first_seen_ms <= device.last_seen_ms, "{device:?}");
-                    let (at, cursor) = (self.name(shop, device.registered_at), self.name(shop, device.cursor));
-                    (device.registered_at, device.cursor) = (MessageId::ZERO, MessageId::ZERO);
-                    (device.first_seen_ms, device.last_seen_ms) = (0, 0);
-                    told += &format!("{device:?} {at} {cursor}\n");
-                }
-                told
+                let devices = store.devices(of).await.unwrap();
+                devices.into_iter().map(|device| self.device(shop, device)).collect()
+            }
+            Op::Device(device) => {
+                let found = store.device(of, device).await.unwrap();
+                format!("{:?}", found.map(|device| self.device(shop, device)))
             }
             _ => {
                 let mut online = store.online(of).await.unwrap();
@@ -351,11 +245,19 @@ impl Side {
         }
     }
 
+    fn device(&self, shop: usize, mut device: Device) -> String {
+        assert!(device.first_seen_ms <= device.last_seen_ms, "{device:?}");
+        let (at, cursor) = (self.name(shop, device.registered_at), self.name(shop, device.cursor));
+        (device.registered_at, device.cursor) = (MessageId::ZERO, MessageId::ZERO);
+        (device.first_seen_ms, device.last_seen_ms) = (0, 0);
+        format!("{device:?} {at} {cursor}\n")
+    }
+
     /// All events so far, up to a last one that is sent now.
     async fn events(&mut self) -> Vec<String> {
         let last = self.shops[0].clone();
         self.store(0).subscribe(&last).await.unwrap();
-        let signal = Signal { at_ms: u64::MAX, content: message(Audience::All).message.content };
+        let signal = Signal { at_ms: u64::MAX, ..signal(message(Audience::All)) };
         self.store(0).signal(&last, &signal).await.unwrap();
         let mut told = Vec::new();
         loop {
@@ -384,6 +286,11 @@ impl Side {
     }
 }
 
+/// One of a few connections, whichever node holds it.
+fn conn(nodes: &[NodeId], nth: usize) -> ConnId {
+    ConnId::of(&nodes[0], nth as u64)
+}
+
 fn said<T: Debug, E: Debug>(outcome: Result<T, E>) -> String {
     format!("{:?}", outcome.unwrap())
 }
@@ -393,7 +300,12 @@ async fn both_engines_give_the_same_answers_and_tell_the_same_events() {
     let seed = Seed::chosen();
     let mut random = seed.random();
     for _ in 0..ROUNDS {
-        let settings = StoreSettings { log_entries_max: random.random_range(5..40), ..settings() };
+        let settings = StoreSettings {
+            log_entries_max: random.random_range(5..40),
+            device_groups_max: GROUPS_MAX,
+            attrs_bytes_max: ATTRS_BYTES_MAX,
+            ..settings()
+        };
         let nodes: Vec<NodeId> = (0..NODES).map(|_| NodeId::fresh()).collect();
         let mut redis = Side::on_redis(&nodes, &settings).await;
         let mut embedded = Side::on_embedded(&nodes, &settings).await;

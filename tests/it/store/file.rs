@@ -7,10 +7,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use redb::{Database, TableDefinition};
+use shoprelay::attrs::{Attrs, AttrsChange};
 use shoprelay::ids::{MessageId, NodeId};
-use shoprelay::message::{Audience, Role};
+use shoprelay::message::{Audience, MembershipChange, MembershipStep, Role};
 use shoprelay::store::embedded::{EmbeddedStore, StartError};
-use shoprelay::store::{FeedEvent, Marked, PageLimit, Published, Store, StoreError, StoreSettings};
+use shoprelay::store::{
+    AttrsChanged, Event, EventKind, Evicted, FeedEvent, Marked, MembershipChanged, PageLimit, Published, Store,
+    StoreError, StoreSettings,
+};
 use tokio::sync::mpsc;
 
 use super::suite::{connect, device, mark, message, settings, shop, stored, with_key};
@@ -84,6 +88,63 @@ async fn a_restart_keeps_everything_but_who_was_online_and_never_reuses_an_id() 
     assert!(stored(&store).await > last);
     assert_eq!(store.log_len(&shop()).await.unwrap(), 1);
     assert_eq!(store.shops().await.unwrap(), [shop()]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_restart_keeps_what_devices_are_members_of_and_their_attributes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, feed) = open(dir.path()).await;
+    connect(&store, "till", Role::Main, "c1").await;
+    let change = MembershipChange { device: None, step: MembershipStep::Join("g".parse().unwrap()) };
+    let MembershipChanged::Changed(id) = store.change_membership(&shop(), &change).await.unwrap() else { panic!() };
+    let attrs = Attrs::parse(r#"{"a":1}"#).unwrap();
+    store.change_attrs(&shop(), &device("till"), &AttrsChange::Set(attrs.clone())).await.unwrap();
+    store.close().await;
+    drop((store, feed));
+
+    let (store, _feed) = open(dir.path()).await;
+    assert_eq!(all(&store).await, [id]);
+    let evicted = store.evict(&shop(), &device("till"), None, None).await.unwrap();
+    assert_eq!(evicted, Evicted::Away, "its connection went with the process");
+    assert_eq!(store.attrs(&shop(), &device("till")).await.unwrap(), Some(attrs));
+    let back = connect(&store, "till", Role::Main, "c2").await;
+    assert_eq!((back.head, back.membership.groups), (id, vec!["g".parse().unwrap()]));
+    store.close().await;
+}
+
+/// Reading attributes failed on such a file until the first change, for there was no table.
+#[tokio::test]
+async fn a_file_of_a_version_without_attributes_has_none_and_takes_them() {
+    let attrs_table: TableDefinition<'_, (&str, &str), &str> = TableDefinition::new("attrs");
+    let dir = tempfile::tempdir().unwrap();
+    let (store, feed) = open(dir.path()).await;
+    connect(&store, "till", Role::Main, "c1").await;
+    store.close().await;
+    drop((store, feed));
+    let database = Database::open(dir.path().join(FILE)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    assert!(transaction.delete_table(attrs_table).unwrap(), "it was there");
+    transaction.commit().unwrap();
+    drop(database);
+
+    let (store, _feed) = open(dir.path()).await;
+    let till = device("till");
+    assert_eq!(store.attrs(&shop(), &till).await.unwrap(), Some(Attrs::none()));
+    let attrs = Attrs::parse(r#"{"a":1}"#).unwrap();
+    let change = AttrsChange::Patch(attrs.clone());
+    assert_eq!(store.change_attrs(&shop(), &till, &change).await.unwrap(), AttrsChanged::Now(attrs));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn there_is_no_stream_for_events() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _feed) = open(dir.path()).await;
+    let (kind, node) = (EventKind::Connect, "n".parse().unwrap());
+    let event = Event { kind, at_ms: 1, node, conn: None, shop: None, device: None, role: None, user: None };
+    let refused = store.add_events(&[event]).await;
+    assert!(matches!(refused, Err(StoreError::Nonsense { .. })), "{refused:?}");
     store.close().await;
 }
 
