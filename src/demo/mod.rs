@@ -34,6 +34,8 @@ use view::{Banner, View};
 const LISTEN_PORT: u16 = 8080;
 const METRICS_PORT: u16 = 9090;
 /// How often the screen is drawn and the plan looked at.
+/// Attempts to begin, where the ports that were free are taken a moment later.
+const STARTS_MAX: usize = 5;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a message of the demo is kept: a guest may come back that late.
 const KEPT: Duration = Duration::from_secs(3600);
@@ -71,12 +73,23 @@ pub enum DemoError {
 pub async fn run(options: Options) -> Result<Summary, DemoError> {
     let directory = TempDir::with_prefix("shoprelay-demo-").map_err(DemoError::Directory)?;
     let mut ends = Ends::listen()?;
-    let node = Node::start(config(&options, &directory)?).await?;
+    let node = start(&options, &directory).await?;
     let shown = show(&node, &options, &mut ends).await;
     node.stop().await;
     let summary = shown?;
     view::print(&summary.to_string())?;
     Ok(summary)
+}
+
+async fn start(options: &Options, directory: &TempDir) -> Result<Node, DemoError> {
+    for _ in 1..STARTS_MAX {
+        match Node::start(config(options, directory)?).await {
+            // A port that was free a moment ago was taken by another demo, unless it was asked for.
+            Err(StartError::Listen { setting, .. }) if setting != "--listen" || options.listen.is_none() => {}
+            started => return Ok(started?),
+        }
+    }
+    Ok(Node::start(config(options, directory)?).await?)
 }
 
 fn config(options: &Options, directory: &TempDir) -> Result<Config, DemoError> {
