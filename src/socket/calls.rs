@@ -40,7 +40,7 @@ impl Caller {
             // Who has the key need not be a device.
             CallOp::Admin(admin) => {
                 let told = self.relay.heed(admin).await;
-                return Answered::Plain(told.map_or_else(failed, Answer::Admin));
+                return Answered::Plain(Answer::Admin(told.map_err(Box::new)));
             }
             op => op,
         };
