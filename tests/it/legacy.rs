@@ -6,6 +6,7 @@ mod frames;
 mod http;
 mod receipts;
 mod shop;
+mod tokens;
 
 use serde_json::Value;
 
