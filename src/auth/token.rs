@@ -15,7 +15,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use super::claims::{Claims, grant};
 use super::{crypto, read_file};
-use crate::config::{Auth, Config, KeyFile, TokenKeyFiles};
+use crate::config::{Auth, Config, KeyFile, LegacyTokens, TokenKeyFiles, TokenShops};
 use crate::ids::{DeviceId, IdError, ShopId};
 use crate::message::Role;
 use crate::session::Grant;
@@ -82,6 +82,8 @@ pub enum DeviceAuth {
     None,
     /// Who has a token for the identity it logs in with.
     Jwt(JwtAuth),
+    /// Anyone, but a legacy device of one of these shops needs a token as above.
+    LegacyJwt(JwtAuth, TokenShops),
 }
 
 /// Keys for tokens, as last read from their files.
@@ -97,12 +99,32 @@ impl DeviceAuth {
     /// # Errors
     /// The first file that cannot be taken.
     pub fn open(config: &Config) -> Result<DeviceAuth, TokenKeyError> {
-        match &config.auth {
-            Auth::None => Ok(DeviceAuth::None),
-            Auth::Jwt(files) => {
-                let keys = RwLock::new(Arc::new(TokenKeys::read(files)?));
-                Ok(DeviceAuth::Jwt(JwtAuth { files: files.clone(), keys }))
+        match (&config.auth, &config.legacy_tokens) {
+            (Auth::None, None) => Ok(DeviceAuth::None),
+            (Auth::None, Some(LegacyTokens { shops, files })) => {
+                Ok(DeviceAuth::LegacyJwt(JwtAuth::read(files)?, shops.clone()))
             }
+            (Auth::Jwt(files), _) => Ok(DeviceAuth::Jwt(JwtAuth::read(files)?)),
+        }
+    }
+
+    /// What a legacy login is granted; see [`DeviceAuth::check`].
+    ///
+    /// # Errors
+    /// It is to be refused.
+    pub fn check_legacy(
+        &self,
+        token: Option<&str>,
+        shop: &ShopId,
+        device: &DeviceId,
+        role: Role,
+        now_s: u64,
+    ) -> Result<Grant, Refusal> {
+        match self {
+            DeviceAuth::LegacyJwt(auth, shops) if shops.contains(shop.as_str()) => {
+                auth.check(token, shop, device, role, now_s)
+            }
+            _ => self.check(token, shop, device, role, now_s),
         }
     }
 
@@ -118,10 +140,10 @@ impl DeviceAuth {
         role: Role,
         now_s: u64,
     ) -> Result<Grant, Refusal> {
-        let DeviceAuth::Jwt(auth) = self else { return Ok(Grant::default()) };
-        let token = token.filter(|token| !token.is_empty()).ok_or(Refusal::Missing)?;
-        let keys = auth.keys.read().clone();
-        grant(&keys.claims(token)?, shop, device, role, now_s)
+        match self {
+            DeviceAuth::Jwt(auth) => auth.check(token, shop, device, role, now_s),
+            DeviceAuth::None | DeviceAuth::LegacyJwt(..) => Ok(Grant::default()),
+        }
     }
 
     /// Reads the keys anew; logins that come after it meet the new ones. Gives how many there are, or None
@@ -130,11 +152,32 @@ impl DeviceAuth {
     /// # Errors
     /// A file cannot be taken, and all keys from before stay in force.
     pub fn reload(&self) -> Result<Option<usize>, TokenKeyError> {
-        let DeviceAuth::Jwt(auth) = self else { return Ok(None) };
+        let (DeviceAuth::Jwt(auth) | DeviceAuth::LegacyJwt(auth, _)) = self else { return Ok(None) };
         let keys = TokenKeys::read(&auth.files)?;
         let count = keys.0.len();
         *auth.keys.write() = Arc::new(keys);
         Ok(Some(count))
+    }
+}
+
+impl JwtAuth {
+    fn read(files: &TokenKeyFiles) -> Result<JwtAuth, TokenKeyError> {
+        let keys = RwLock::new(Arc::new(TokenKeys::read(files)?));
+        Ok(JwtAuth { files: files.clone(), keys })
+    }
+
+    /// What the token grants to this identity.
+    fn check(
+        &self,
+        token: Option<&str>,
+        shop: &ShopId,
+        device: &DeviceId,
+        role: Role,
+        now_s: u64,
+    ) -> Result<Grant, Refusal> {
+        let token = token.filter(|token| !token.is_empty()).ok_or(Refusal::Missing)?;
+        let keys = self.keys.read().clone();
+        grant(&keys.claims(token)?, shop, device, role, now_s)
     }
 }
 

@@ -73,6 +73,8 @@ impl Layers {
             unreadable(format!("line {}: {}", line.max(1), cause.message()))
         })?;
         for (name, value) in flatten(table) {
+            // `legacy = true` and a table `[legacy]` cannot both stand in a file.
+            let name = if name == "legacy.enabled" { "legacy".to_owned() } else { name };
             let known = SETTINGS.iter().find(|setting| setting.key == name && name != "config");
             let Some(setting) = known else {
                 self.file_problems.push(ConfigError::UnknownKey { path: path.to_owned(), key: name });

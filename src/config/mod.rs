@@ -10,6 +10,7 @@ mod table;
 mod tests;
 mod values;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub struct Config {
     pub cors_origins: CorsOrigins,
     /// Whether the hand-made server's clients are served too.
     pub legacy: bool,
+    /// Where `auth` is none: which of these need a token all the same.
+    pub legacy_tokens: Option<LegacyTokens>,
     /// Whether the event stream is written.
     pub events: bool,
     pub drain_window: Duration,
@@ -65,6 +68,31 @@ pub enum Auth {
     None,
     /// Whoever brings a token that one of these keys, at least one, signed.
     Jwt(TokenKeyFiles),
+}
+
+/// Which legacy devices need a token although `auth` is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LegacyTokens {
+    pub shops: TokenShops,
+    /// At least one.
+    pub files: TokenKeyFiles,
+}
+
+/// The shops that `legacy.require_token` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenShops {
+    All,
+    Only(BTreeSet<String>),
+}
+
+impl TokenShops {
+    /// Whether this shop is one of them.
+    pub fn contains(&self, shop: &str) -> bool {
+        match self {
+            TokenShops::All => true,
+            TokenShops::Only(shops) => shops.contains(shop),
+        }
+    }
 }
 
 /// Where the keys for device tokens are. No two have the same `kid`.
@@ -185,6 +213,13 @@ pub enum ConfigError {
     TokenKeysMissing,
     #[error("{key} is given and auth is none, so no token would be looked at; say --auth jwt, or leave the key out")]
     TokenKeysUnused { key: &'static str },
+    #[error(
+        "legacy.require_token is given and there is no key for tokens; name one with --jwt-secret-file or \
+         --jwt-public-key-file"
+    )]
+    LegacyTokenKeysMissing,
+    #[error("legacy.require_token is given and legacy is off; say --legacy, or leave legacy.require_token out")]
+    LegacyTokensUnused,
     #[error("two keys for tokens have the kid {kid:?}; give each a kid of its own")]
     SameKid { kid: String },
     #[error("events is on, but the event stream needs a Redis and the store is embedded; change one of the two")]

@@ -105,6 +105,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("retention.messages", "7d", Kind::File, "how long messages are kept"),
     setting("retention.keys", "24h", Kind::File, "how long idempotency keys are kept"),
     setting("retention.devices", "30d", Kind::File, "how long a device that is away stays registered"),
+    setting(
+        "legacy.require_token",
+        "",
+        Kind::File,
+        "shops whose legacy devices need a token though auth is none, parted by commas, or * for all",
+    ),
     setting("heartbeat", "25s", Kind::File, "time between Pings; a connection silent for two is closed"),
     setting("audit", "30s", Kind::File, "within this time every room's position is compared with its log"),
     setting("tls_listen", "", Kind::Later, ""),

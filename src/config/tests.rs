@@ -174,3 +174,33 @@ fn an_origin_is_a_scheme_and_a_host() {
         assert!(origins(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn shops_whose_legacy_devices_need_a_token_are_named_with_a_key() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let read_file = |text: &str, flags: &[(&'static str, &str)]| {
+        std::fs::write(file.path(), text).unwrap();
+        let config = [STORE, ("config", file.path().to_str().unwrap())];
+        check(&[&config[..], flags].concat(), &[])
+    };
+    let some = "jwt_secret_file = \"s\"\n[legacy]\nenabled = true\nrequire_token = \"a, b\"\n";
+    let config = read_file(some, &[]).unwrap();
+    assert!(config.legacy && config.auth == Auth::None);
+    let tokens = config.legacy_tokens.unwrap();
+    assert!(tokens.shops.contains("a") && tokens.shops.contains("b") && !tokens.shops.contains("c"));
+    assert_eq!(tokens.files.secrets.len(), 1);
+    let all = read_file("[legacy]\nrequire_token = \"*\"\n", &[("legacy", "true"), ("jwt_secret_file", "s")]).unwrap();
+    assert!(all.legacy_tokens.unwrap().shops.contains("any"));
+    // Under jwt everyone needs one anyway.
+    let jwt = [("legacy", "true"), ("auth", "jwt"), ("jwt_secret_file", "s")];
+    assert_eq!(read_file("[legacy]\nrequire_token = \"a\"\n", &jwt).unwrap().legacy_tokens, None);
+    let refused = |flags: &[(&'static str, &str)], part: &str| {
+        let error = read_file("[legacy]\nrequire_token = \"a\"\n", flags).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    refused(&[("legacy", "true")], "--jwt-secret-file");
+    refused(&[("jwt_secret_file", "s")], "say --legacy");
+    let error = read_file("[legacy]\nenabled = true\nrequire_token = \"*,a\"\n", &[]).unwrap_err();
+    assert!(error.to_string().contains("stands alone"), "{error}");
+    assert!(read_file("legacy = true\n", &[]).unwrap().legacy_tokens.is_none());
+}

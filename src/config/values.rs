@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{
     Auth, Config, ConfigError, CorsOrigins, KeyFile, Layers, Limits, Retention, SETTINGS, StoreUrl, Timeouts,
-    TokenKeyFiles, redacted_url,
+    LegacyTokens, TokenKeyFiles, TokenShops, redacted_url,
 };
 
 /// The values of [`Layers`] on their way into a [`Config`]. One that cannot be taken is noted, and its
@@ -22,6 +22,7 @@ pub(super) struct Values<'a> {
 
 impl Values<'_> {
     pub(super) fn parse(&mut self) -> Option<Config> {
+        let (auth, legacy_tokens) = self.auth()?;
         let config = Config {
             listen: self.get("listen", address)?,
             api_listen: self.get("api_listen", address)?,
@@ -54,18 +55,19 @@ impl Values<'_> {
             },
             heartbeat: self.get("heartbeat", duration("1s", "1h"))?,
             audit: self.get("audit", duration("1s", "60s"))?,
-            auth: self.auth()?,
+            auth,
             api_keys_file: self.get("api_keys_file", path)?,
             cors_origins: self.get("cors_origins", cors_origins)?,
             legacy: self.get("legacy", switch)?,
+            legacy_tokens,
             events: self.get("events", switch)?,
         };
         self.check_together(&config)?;
         Some(config)
     }
 
-    /// Who may log in, with the keys that say so.
-    fn auth(&mut self) -> Option<Auth> {
+    /// Who may log in, with the keys that say so, and which legacy devices need one all the same.
+    fn auth(&mut self) -> Option<(Auth, Option<LegacyTokens>)> {
         let problems_before = self.problems.len();
         let method = self.get("auth", auth)?;
         let is_method_known = self.problems.len() == problems_before;
@@ -79,19 +81,30 @@ impl Values<'_> {
                 self.problems.push(ConfigError::SameKid { kid: kid.clone() });
             }
         }
+        let shops = self.get("legacy.require_token", token_shops)?;
+        if shops.is_some() && !self.get("legacy", switch)? {
+            self.problems.push(ConfigError::LegacyTokensUnused);
+        }
         let unused = [("jwt_secret_file", &files.secrets), ("jwt_public_key_file", &files.public_keys)];
-        match method {
-            Method::None => {
+        match (method, shops) {
+            (Method::None, Some(shops)) => {
+                if unused.iter().all(|(_, files)| files.is_empty()) {
+                    self.problems.push(ConfigError::LegacyTokenKeysMissing);
+                }
+                Some((Auth::None, Some(LegacyTokens { shops, files })))
+            }
+            (Method::None, None) => {
                 // Who meant another method, and only mistyped it, needs no advice on its keys.
                 let unused = unused.iter().filter(|(_, files)| is_method_known && !files.is_empty());
                 self.problems.extend(unused.map(|(key, _)| ConfigError::TokenKeysUnused { key }));
-                Some(Auth::None)
+                Some((Auth::None, None))
             }
-            Method::Jwt => {
+            // There every device needs a token.
+            (Method::Jwt, _) => {
                 if unused.iter().all(|(_, files)| files.is_empty()) {
                     self.problems.push(ConfigError::TokenKeysMissing);
                 }
-                Some(Auth::Jwt(files))
+                Some((Auth::Jwt(files), None))
             }
         }
     }
@@ -225,6 +238,19 @@ fn key_files(text: &str) -> Result<Vec<KeyFile>, String> {
         _ => Ok(KeyFile { kid: None, path: file.into() }),
     });
     files.collect()
+}
+
+/// None where no shop is named.
+fn token_shops(text: &str) -> Result<Option<TokenShops>, String> {
+    let shops = text.split(',').map(str::trim).filter(|shop| !shop.is_empty());
+    let shops: BTreeSet<String> = shops.map(str::to_owned).collect();
+    if shops.contains("*") {
+        return match shops.len() {
+            1 => Ok(Some(TokenShops::All)),
+            _ => Err("* stands alone, for all shops".into()),
+        };
+    }
+    Ok((!shops.is_empty()).then_some(TokenShops::Only(shops)))
 }
 
 fn cors_origins(text: &str) -> Result<CorsOrigins, String> {

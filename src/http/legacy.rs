@@ -13,7 +13,8 @@ use hyper::header::AUTHORIZATION;
 use hyper::{Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::auth::{ApiKey, Scope};
 use crate::http::{Reply, reply};
@@ -28,6 +29,9 @@ use crate::session::Failure;
 const STEM: &str = "/api.php/index/index/";
 /// How long a form may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The `data` of an answer, where it has some.
+type Data = Option<Box<RawValue>>;
 
 /// A route of the old server.
 #[derive(Clone, Copy)]
@@ -48,8 +52,8 @@ pub async fn answer(relay: Arc<Relay>, request: Request<Incoming>, is_local: boo
     let began = Instant::now();
     let outcome = handle(&relay, request, is_local).await;
     let (is_done, msg, data) = match &outcome {
-        Ok(data) => (true, "ok", data.clone()),
-        Err(failure) => (false, message_of(failure), Json::Null),
+        Ok(data) => (true, "ok", data.as_ref()),
+        Err(failure) => (false, message_of(failure), None),
     };
     let told = Answer { is_done, msg, data, at_ms: unix_ms(), took: began.elapsed() };
     // Values that came from JSON can be written as JSON.
@@ -65,7 +69,7 @@ fn message_of(failure: &Failure) -> &str {
     }
 }
 
-async fn handle(relay: &Relay, request: Request<Incoming>, is_local: bool) -> Result<Json, Failure> {
+async fn handle(relay: &Relay, request: Request<Incoming>, is_local: bool) -> Result<Data, Failure> {
     let path = request.uri().path().to_owned();
     let mut parts = path.strip_prefix(STEM).unwrap_or_default().split('/');
     let route = match parts.next().unwrap_or_default() {
@@ -106,14 +110,16 @@ impl Params {
         };
         while let Some(name) = parts.next().filter(|name| !name.is_empty()) {
             let value = decoded(parts.next().unwrap_or_default())?;
-            self.add(decoded(name)?, Json::String(value));
+            let name = decoded(name)?;
+            self.add(name.clone(), unpacked(&name, value));
         }
         Ok(())
     }
 
     fn add_form(&mut self, form: &[u8]) {
         for (name, value) in form_urlencoded::parse(form) {
-            self.add(name.into_owned(), Json::String(value.into_owned()));
+            let value = unpacked(&name, value.into_owned());
+            self.add(name.into_owned(), value);
         }
     }
 
@@ -145,17 +151,13 @@ impl Params {
         let text = self.text(name).ok_or_else(|| bad_request(format!("{name} is missing")))?;
         text.parse().map_err(|problem| bad_request(format!("{name} {problem}")))
     }
+}
 
-    /// What was sent as JSON text in a form is the JSON that it says.
-    fn unpack(&mut self, name: &str) {
-        let unpacked = match self.0.get(name) {
-            Some(Json::String(text)) if text.starts_with(['{', '[']) => serde_json::from_str(text).ok(),
-            _ => None,
-        };
-        if let Some(unpacked) = unpacked {
-            self.0.insert(name.to_owned(), unpacked);
-        }
-    }
+/// A text of a path, a query or a form: an object or a list that was sent as JSON text is what it says.
+fn unpacked(name: &str, text: String) -> Json {
+    let may_be_json = matches!(name, "data" | "user_info") && text.starts_with(['{', '[']);
+    let json = if may_be_json { serde_json::from_str(&text).ok() } else { None };
+    json.unwrap_or(Json::String(text))
 }
 
 struct Asking<'a> {
@@ -180,7 +182,7 @@ impl Asking<'_> {
         key.ok().filter(|key| key.may(scope) && key.may_enter(shop)).ok_or_else(unauthorized)
     }
 
-    async fn message_list(self) -> Result<Json, Failure> {
+    async fn message_list(self) -> Result<Data, Failure> {
         let shop: ShopId = self.params.parsed("shop_id")?;
         self.authorise(Scope::Read, &shop)?;
         let listed = self.relay.legacy_list(&shop).await?;
@@ -188,9 +190,9 @@ impl Asking<'_> {
         let items = listed.iter().map(|(number, item)| {
             let is_delivered = item.delivered.iter().all(|(device, has_it)| *has_it || !mains.contains(device));
             let status = item.dealt.as_ref().map_or(&item.message.status, |(status, _)| status);
-            to_json(&Listed { number: *number, id: item.id, status, message: &item.message, is_delivered })
+            Listed { number: *number, id: item.id, status, message: &item.message, is_delivered }
         });
-        items.collect()
+        data(&items.collect::<Vec<_>>())
     }
 
     /// The shop's registered mains.
@@ -199,7 +201,7 @@ impl Asking<'_> {
         Ok(devices.into_iter().filter(|known| known.role == Role::Main).map(|known| known.device).collect())
     }
 
-    async fn deal(self) -> Result<Json, Failure> {
+    async fn deal(self) -> Result<Data, Failure> {
         let number: u64 = self.params.parsed("id")?;
         let status: crate::ids::Name = self.params.parsed("status")?;
         if status.as_str() == "all" {
@@ -214,33 +216,33 @@ impl Asking<'_> {
         self.authorise(Scope::Write, &unknown)?;
         let (shop, id) = located?;
         self.relay.legacy_deal(&shop, id, status).await?;
-        Ok(Json::Null)
+        Ok(None)
     }
 
-    async fn check_online_main(self) -> Result<Json, Failure> {
+    async fn check_online_main(self) -> Result<Data, Failure> {
         let shop: ShopId = self.params.parsed("shop_id")?;
         self.authorise(Scope::Read, &shop)?;
         let filter = OnlineFilter { role: Some(Role::Main), ..OnlineFilter::default() };
         let online = self.relay.online(&shop, &filter).await?;
-        Ok(online.iter().map(|online| json!(online.presence.device.as_str())).collect())
+        data(&online.iter().map(|online| online.presence.device.as_str()).collect::<Vec<_>>())
     }
 
-    async fn notify_main(mut self) -> Result<Json, Failure> {
+    async fn notify_main(self) -> Result<Data, Failure> {
         let shop: ShopId = self.params.parsed("shop_id")?;
         self.authorise(Scope::Write, &shop)?;
-        self.params.0.remove("key");
-        for name in ["data", "user_info"] {
-            self.params.unpack(name);
-        }
-        let object = to_json(&self.params.0)?.to_string();
-        let notify = legacy::notify(object.as_bytes()).map_err(bad_request)?;
+        let object = written(&self.params.0)?;
+        let notify = legacy::notify(object.get().as_bytes()).map_err(bad_request)?;
         self.relay.legacy_notify(&shop, notify).await?;
-        Ok(Json::Null)
+        Ok(None)
     }
 }
 
-fn to_json(value: &impl Serialize) -> Result<Json, Failure> {
-    serde_json::to_value(value).map_err(|_| Failure::new(ErrorCode::Internal, "the answer cannot be written"))
+fn data(value: &impl Serialize) -> Result<Data, Failure> {
+    written(value).map(Some)
+}
+
+fn written(value: &impl Serialize) -> Result<Box<RawValue>, Failure> {
+    to_raw_value(value).map_err(|_| Failure::new(ErrorCode::Internal, "it cannot be written as JSON"))
 }
 
 fn bad_request(detail: impl Into<String>) -> Failure {

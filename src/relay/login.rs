@@ -17,6 +17,8 @@ use crate::store::{Connect, Event, EventKind};
 pub struct Visitor {
     pub login: Login,
     pub conn: ConnId,
+    /// Whether it speaks the legacy dialect.
+    pub is_legacy: bool,
 }
 
 /// A login that holds, with its room.
@@ -31,8 +33,8 @@ impl Relay {
     /// # Errors
     /// The [`Failure`] to answer.
     pub async fn log_in(&self, visitor: Visitor) -> Result<LoggedIn, Failure> {
-        let Visitor { login, conn } = visitor;
-        let grant = self.check_token(&login).inspect_err(|_| metrics::login(LoginResult::Unauthorized))?;
+        let grant = self.check_token(&visitor).inspect_err(|_| metrics::login(LoginResult::Unauthorized))?;
+        let Visitor { login, conn, .. } = visitor;
         let entered = self.enter(&login, &conn, &grant).await;
         let (room, connected) = entered.inspect_err(|_| metrics::login(LoginResult::Unavailable))?;
         metrics::login(LoginResult::Ok);
@@ -62,9 +64,13 @@ impl Relay {
         Ok(LoggedIn { welcome: Box::new(welcome), room })
     }
 
-    fn check_token(&self, login: &Login) -> Result<Grant, Failure> {
-        let token = login.token.as_ref().map(Token::secret);
-        let checked = self.gate.devices.check(token, &login.shop, &login.device, login.role, unix_ms() / 1000);
+    fn check_token(&self, Visitor { login, is_legacy, .. }: &Visitor) -> Result<Grant, Failure> {
+        let Login { shop, device, role, .. } = login;
+        let (token, now_s) = (login.token.as_ref().map(Token::secret), unix_ms() / 1000);
+        let checked = match is_legacy {
+            true => self.gate.devices.check_legacy(token, shop, device, *role, now_s),
+            false => self.gate.devices.check(token, shop, device, *role, now_s),
+        };
         let grant = checked.map_err(|refusal| Failure::new(ErrorCode::Unauthorized, refusal.to_string()))?;
         let (groups, limit) = (grant.groups.as_ref().map_or(0, Vec::len), self.device_groups_max);
         if groups > limit {

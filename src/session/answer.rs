@@ -32,8 +32,8 @@ pub enum Answer {
     Attrs(Attrs),
     /// It is done, and there is nothing to tell of it.
     Done,
-    /// An operator's word on a legacy connection was heeded; what it asked for, where it asked.
-    Admin(Option<Vec<u8>>),
+    /// What came of an operator's word on a legacy connection: what it asked for, where it asked.
+    Admin(Result<Option<Vec<u8>>, Box<Failure>>),
     /// The op was refused.
     Failed(Box<Failure>),
 }
@@ -112,13 +112,17 @@ impl Session {
         }
         let op = match &answer {
             Answer::Welcome(welcome) => return self.on_welcome(reference, welcome, out),
-            Answer::Admin(Some(told)) => return out.push(Action::Send(told.clone())),
-            Answer::Admin(None) => {
+            Answer::Admin(Ok(Some(told))) => return out.push(Action::Send(told.clone())),
+            Answer::Admin(Ok(None)) => {
                 return out.extend(self.legacy.as_ref().map(|clock| Action::Send(clock.answer(true, "ok"))));
             }
+            // It was no login that was refused: the connection stays.
+            Answer::Admin(Err(failure)) => return self.fail(reference, failure.as_ref().clone(), out),
             Answer::Failed(failure) => {
                 self.fail(reference, failure.as_ref().clone(), out);
-                if failure.code == ErrorCode::Unauthorized && self.logged_in().is_none() {
+                // A legacy device hears nothing of a login that holds, so it would never try again here.
+                let is_refused = failure.code == ErrorCode::Unauthorized || self.is_legacy();
+                if is_refused && self.logged_in().is_none() {
                     out.push(Action::Close(Close::new(CloseCode::Unauthorized, "the login was refused")));
                 }
                 return;

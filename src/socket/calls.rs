@@ -21,6 +21,7 @@ pub struct Caller {
     pub relay: Arc<Relay>,
     pub conn: ConnId,
     pub encoding: Encoding,
+    pub is_legacy: bool,
     /// None before the login.
     pub identity: Option<Identity>,
     pub room: Option<Arc<RoomGuard>>,
@@ -31,7 +32,7 @@ impl Caller {
     pub async fn perform(self, op: CallOp) -> Answered {
         let op = match op {
             CallOp::Login(login) => {
-                let visitor = Visitor { login, conn: self.conn.clone() };
+                let visitor = Visitor { login, conn: self.conn.clone(), is_legacy: self.is_legacy };
                 return match self.relay.log_in(visitor).await {
                     Ok(LoggedIn { welcome, room }) => Answered::LoggedIn(welcome, Arc::new(room)),
                     Err(failure) => Answered::Plain(failed(failure)),
@@ -40,7 +41,7 @@ impl Caller {
             // Who has the key need not be a device.
             CallOp::Admin(admin) => {
                 let told = self.relay.heed(admin).await;
-                return Answered::Plain(told.map_or_else(failed, Answer::Admin));
+                return Answered::Plain(Answer::Admin(told.map_err(Box::new)));
             }
             op => op,
         };

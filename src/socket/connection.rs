@@ -328,6 +328,7 @@ impl Connection {
             relay: self.relay.clone(),
             conn: self.session.conn().clone(),
             encoding: self.session.encoding(),
+            is_legacy: self.session.is_legacy(),
             identity: self.session.identity().cloned(),
             room: self.room.clone(),
         };

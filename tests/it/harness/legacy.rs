@@ -44,6 +44,11 @@ impl LegacyDevice {
         self.send_raw(Message::text(object.to_string())).await;
     }
 
+    /// Sends a text as it is.
+    pub async fn say(&mut self, text: impl Into<String>) {
+        self.send_raw(Message::text(text.into())).await;
+    }
+
     /// Sends a frame as it is.
     ///
     /// # Panics
@@ -110,6 +115,20 @@ impl LegacyDevice {
             Message::Close(Some(close)) => (close.code.into(), close.reason.to_string()),
             other => panic!("a close, not {other:?}"),
         }
+    }
+
+    /// Waits for a refusal, checks it byte for byte, and gives its `msg`.
+    ///
+    /// # Panics
+    /// Where something else comes.
+    pub async fn refusal(&mut self) -> String {
+        let text = self.text().await;
+        let answer: Value = serde_json::from_str(&text).unwrap_or_else(|cause| panic!("{cause}: {text}"));
+        assert_answer(&answer);
+        let msg = answer["msg"].as_str().expect("a msg");
+        let (msg_text, time, took) = (&answer["msg"], &answer["time"], &answer["ttfb_time"]);
+        assert_eq!(text, format!(r#"{{"code":1,"msg":{msg_text},"time":{time},"data":null,"ttfb_time":{took}}}"#));
+        msg.to_owned()
     }
 
     /// Waits for an answer in the old form, and checks its form; its `code` and `msg`.
