@@ -270,9 +270,9 @@ pub fn events_added(count: u64) {
     PLAIN.events.increment(count);
 }
 
-/// An event could not be added to the stream.
-pub fn event_dropped() {
-    PLAIN.events_dropped.increment(1);
+/// Events could not be added to the stream.
+pub fn events_dropped(count: u64) {
+    PLAIN.events_dropped.increment(count);
 }
 
 /// A room found that the feed had skipped something, or may have.

@@ -33,7 +33,7 @@ use crate::store::{self, NodeReport, Store, StoreSettings};
 const BEAT: Duration = Duration::from_secs(1);
 /// Time between the folding of recorded durations.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// How long the last proofs are waited for when a node stops.
+/// How long the last proofs and events are waited for when a node stops.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// Why a node cannot start.
@@ -185,7 +185,8 @@ impl Node {
         }
     }
 
-    /// Stops: no new connections, every device told to come back elsewhere, the last proofs written.
+    /// Stops: no new connections, every device told to come back elsewhere, the last proofs and events
+    /// written.
     pub async fn stop(mut self) {
         self.probes.is_stopping.store(true, Ordering::Relaxed);
         self.stop_devices.send_replace(true);
@@ -195,8 +196,15 @@ impl Node {
             warn!("some connections did not end in time");
             self.devices.abort();
         }
-        if tokio::time::timeout(STOP_WAIT, self.relay.proofs.finish()).await.is_err() {
+        let (proofs, events) = tokio::join!(
+            tokio::time::timeout(STOP_WAIT, self.relay.proofs.finish()),
+            tokio::time::timeout(STOP_WAIT, self.relay.events.finish()),
+        );
+        if proofs.is_err() {
             warn!("some proofs of receipt could not be written; the messages are sent again");
+        }
+        if events.is_err() {
+            warn!("some events could not be written to the stream, and are lost");
         }
         self.keepers.shutdown().await;
         if let Err(error) = self.relay.store.leave(&self.id).await {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+pub use deal::Dealer;
 pub use devices::DeviceCall;
 pub use doors::{Doors, Place};
 pub use list::{Listing, Viewer};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::hub::RoomGuard;
 use crate::ids::ConnId;
-use crate::message::{MembershipChange, Origin};
+use crate::message::MembershipChange;
 use crate::protocol::{Deal, Encoding, ErrorCode, List, Presence};
-use crate::relay::{Accepted, DeviceCall, Listing, LoggedIn, OnlineAt, OnlineFilter, Relay, Viewer, Visitor};
+use crate::relay::{Accepted, Dealer, DeviceCall, Listing, LoggedIn, OnlineAt, OnlineFilter, Relay, Viewer, Visitor};
 use crate::session::{Answer, CallOp, Failure, Identity, Welcome};
 
 /// What came of a call.
@@ -72,9 +72,8 @@ impl Caller {
     }
 
     async fn deal(&self, identity: &Identity, deal: Deal) -> Result<Answer, Failure> {
-        let by = Origin::Device { device: identity.device.clone(), role: identity.role };
         let dealt = Answer::Dealt { id: deal.id, status: deal.status.clone() };
-        self.relay.deal(&identity.shop, by, deal).await.map(|()| dealt)
+        self.relay.deal(&identity.shop, Dealer::Device(identity, &self.conn), deal).await.map(|()| dealt)
     }
 
     async fn list(&self, identity: &Identity, list: List) -> Result<Answer, Failure> {

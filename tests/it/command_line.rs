@@ -160,3 +160,12 @@ fn check_finds_what_only_two_settings_or_a_file_can_say() {
     assert!(printed.contains("listen and api_listen are both 127.0.0.1:8080"), "{printed}");
     assert!(printed.contains("ca.pem cannot be read"), "{printed}");
 }
+
+#[test]
+fn an_event_stream_on_an_embedded_store_stops_the_start_with_advice() {
+    let line = refusal(&mut shoprelay(&["serve", "--events", "--store", "embedded:./never-made"]));
+    assert!(line.contains("events") && line.contains("Redis"), "{line}");
+    assert!(!Path::new("./never-made").exists());
+    let line = refusal(shoprelay(&["serve"]).env("SHOPRELAY_EVENTS", "true"));
+    assert!(line.contains("events") && line.contains("embedded"), "{line}");
+}

@@ -8,6 +8,7 @@ mod api_page;
 mod command_line;
 mod delivery;
 mod documents;
+mod events;
 mod faults;
 mod gatewayworker;
 mod harness;

@@ -11,7 +11,7 @@ use crate::http::api::problem::{Problem, json, no_content};
 use crate::ids::{MessageId, OnceKey, ShopId};
 use crate::message::{Broadcast, Content, Listed, Origin, Role, Signal};
 use crate::protocol::{Encoding, Item, List, Notify, body};
-use crate::relay::{Listing, Viewer};
+use crate::relay::{Dealer, Listing, Viewer};
 
 /// The header that gives a notify its key.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -81,7 +81,7 @@ pub async fn get(ask: Ask) -> Result<Reply, Problem> {
 pub async fn put_status(ask: Ask) -> Result<Reply, Problem> {
     let (shop, id): (ShopId, MessageId) = (ask.path.required("shop")?, ask.path.required("id")?);
     let deal = body::deal(id, &ask.body).map_err(Problem::bad_request)?;
-    ask.relay.deal(&shop, Origin::Api { name: ask.name() }, deal).await?;
+    ask.relay.deal(&shop, Dealer::BackEnd(&ask.name()), deal).await?;
     Ok(no_content())
 }
 

@@ -18,6 +18,7 @@ pub mod recorder;
 pub mod resp;
 pub mod seed;
 pub mod wire;
+pub mod worker;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ pub use raw::{Frame, RawSocket};
 pub use recorder::{Recorder, Urls};
 pub use seed::Seed;
 pub use wire::{Encoding, Id, id_of};
+pub use worker::Worker;
 
 use tempfile::TempDir;
 
