@@ -64,7 +64,8 @@ impl Crowd<'_> {
             }
             2 => {
                 let path = of_shop(&self.shop, &format!("/devices/{name}/close"));
-                assert_eq!(api.send(hyper::Method::POST, &path, None).await.status, 204);
+                let closed = api.send(hyper::Method::POST, &path, None).await;
+                assert_eq!(closed.status, 204, "{}", closed.text);
                 assert_eq!(present.socket.close_code().await.0, 4005);
             }
             3 => {

@@ -184,6 +184,7 @@ async fn the_devices_of_a_killed_node_become_unknown_and_vanish_from_every_count
     eventually(SOON, "its node to be gone", async || api.get("/v1/stats").await.json == alone).await;
     assert!(killed.elapsed() < Duration::from_secs(13), "gone after {:?}", killed.elapsed());
     assert_eq!(listed(&api, "/v1/nodes", "node").await, [here.welcome["node"].clone()]);
+    assert_eq!(listed(&api, "/v1/connections", "device").await, [json!("here")]);
     assert_eq!(api.get(&of_shop(&shop, "/stats")).await.json["online"], json!({"main": 1, "sub": 0}));
     let close = of_shop(&shop, "/devices/there/close");
     api.post(&close, json!({})).await.assert_problem(404, "not_found");
