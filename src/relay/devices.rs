@@ -1,6 +1,8 @@
 //! What belongs to a device whether it is connected or not: its groups, user and attributes, its
 //! place in the registry; and what it calls of the back end.
 
+use std::time::Instant;
+
 use crate::attrs::{Attrs, AttrsChange};
 use crate::events::Events;
 use crate::ids::{ConnId, DeviceId, Name, ShopId};

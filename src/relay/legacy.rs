@@ -1,14 +1,17 @@
 //! What only legacy peers ask for: numbers for messages, and what an operator says on a connection.
 
+use std::collections::HashSet;
+use std::time::Instant;
+
 use tracing::info;
 
 use crate::auth::Scope;
-use crate::ids::{ConnId, MessageId, Name, ShopId};
+use crate::ids::{ConnId, MessageId, Name, NodeId, ShopId};
 use crate::message::{Audience, Content, Message, Origin, STATUS_OPEN};
 use crate::protocol::legacy::{Admin, AdminOp, LegacyNotify};
 use crate::protocol::{Deal, Encoding, ErrorCode, Item, List, ListStatus};
 use crate::relay::failures::no_such_message;
-use crate::relay::{Accepted, Listing, Relay, Viewer};
+use crate::relay::{Accepted, Dealer, Listing, Relay, Viewer};
 use crate::session::Failure;
 use crate::store::LegacyText;
 
@@ -35,7 +38,8 @@ impl Relay {
         match admin.op {
             AdminOp::GetConnections => {
                 let conns = self.store.legacy_conns().await?;
-                let here = conns.iter().filter(|conn| !conn.node().is_some_and(|node| self.is_node_gone(&node)));
+                let live: HashSet<NodeId> = self.nodes.live(Instant::now()).into_iter().map(|live| live.node).collect();
+                let here = conns.iter().filter(|conn| conn.node().is_some_and(|node| live.contains(&node)));
                 let names: Vec<&str> = here.map(ConnId::as_str).collect();
                 Ok(Some(serde_json::to_vec(&names).unwrap_or_default()))
             }
@@ -91,8 +95,8 @@ impl Relay {
     /// # Errors
     /// The [`Failure`] to answer.
     pub async fn legacy_deal(&self, shop: &ShopId, id: MessageId, status: Name) -> Result<(), Failure> {
-        let by = Origin::Api { name: Name::constant(API_NAME) };
-        self.deal(shop, by, Deal { id, status, expect: None }).await
+        let by = Name::constant(API_NAME);
+        self.deal(shop, Dealer::BackEnd(&by), Deal { id, status, expect: None }).await
     }
 
     /// Takes a notify to the mains over legacy HTTP.

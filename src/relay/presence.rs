@@ -134,11 +134,6 @@ impl Relay {
         Ok(Some(members.map(|known| known.device).collect()))
     }
 
-    /// Whether a node has no connections any more, for it was not heard of for too long.
-    pub(super) fn is_node_gone(&self, node: &NodeId) -> bool {
-        self.nodes.is_gone(node, Instant::now())
-    }
-
     /// The presence as it is shown; None where its node is gone.
     fn at(&self, online: Online) -> Option<OnlineAt> {
         let state = self.nodes.state_of(&online, Instant::now(), self.store.now_ms())?;
