@@ -57,7 +57,8 @@ fn everything_that_is_wrong_is_told_at_once() {
     let environment = [("SHOPRELAY_LIMITS_WINDOW", "0"), ("SHOPRELAY_LOG", "loud"), ("SHOPRELAY_AUTH", "mtls")];
     let problems = read(&flags, &environment).check().unwrap_err();
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    for part in ["limits.speed", "limits.windows", "tls_cert", "heartbeat", "limits.window:", "log", "auth", "0.0.0.0:1"]
+    for part in
+        ["limits.speed", "limits.windows", "tls_cert", "heartbeat", "limits.window:", "log", "auth", "0.0.0.0:1"]
     {
         assert!(told.iter().any(|line| line.contains(part)), "{part}: {told:#?}");
     }

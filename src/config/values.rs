@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Auth, Config, ConfigError, CorsOrigins, KeyFile, Layers, Limits, Retention, SETTINGS, StoreUrl, Timeouts,
-    LegacyTokens, TokenKeyFiles, TokenShops, redacted_url,
+    Auth, Config, ConfigError, CorsOrigins, KeyFile, Layers, LegacyTokens, Limits, Retention, SETTINGS, StoreUrl,
+    Timeouts, TokenKeyFiles, TokenShops, redacted_url,
 };
 
 /// The values of [`Layers`] on their way into a [`Config`]. One that cannot be taken is noted, and its

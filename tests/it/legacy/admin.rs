@@ -144,7 +144,9 @@ async fn without_a_key_that_may_nothing_is_done_and_the_connection_stays() {
     till.expect_nothing().await;
     let conn = conn_of(&world, &shop, "till").await;
     for device in [&mut stranger, &mut till] {
-        for key in ["", "&key=", "&key=wrong-wrong-wrong-wrong", "&key=reader-reader-reader", "&key=one-one-one-one-one"] {
+        for key in
+            ["", "&key=", "&key=wrong-wrong-wrong-wrong", "&key=reader-reader-reader", "&key=one-one-one-one-one"]
+        {
             for op in ["get_connections", &format!("send_messages&content=x&to_fds={conn}"), "reload", "nothing"] {
                 say(device, &format!("from_admin=1&op={op}{key}")).await;
                 assert_eq!(device.refusal().await, "unauthorized", "{op} with {key:?}");

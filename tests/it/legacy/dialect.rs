@@ -209,7 +209,9 @@ async fn a_table_is_pushed_as_it_was_given(world: &mut World) {
         let number = super::number_of(&serde_json::from_str(&pushed).unwrap());
         assert_eq!(
             pushed,
-            format!(r#"{{"id":{number},"status":"open","table_id":{shown},"type":"赠送","title":"桌id:{title} 赠送"}}"#)
+            format!(
+                r#"{{"id":{number},"status":"open","table_id":{shown},"type":"赠送","title":"桌id:{title} 赠送"}}"#
+            )
         );
         let message = native.expect("message").await;
         assert_eq!(message.get("table").cloned().unwrap_or_default(), text, "{given}");

@@ -69,12 +69,8 @@ async fn a_fragmented_message_is_echoed_whole_with_pings_answered_in_between() {
         }
     }
     // Empty fragments are fragments.
-    for frame in [
-        open(TEXT, b""),
-        open(CONTINUATION, b""),
-        open(CONTINUATION, b"middle"),
-        Frame::new(CONTINUATION, ""),
-    ] {
+    for frame in [open(TEXT, b""), open(CONTINUATION, b""), open(CONTINUATION, b"middle"), Frame::new(CONTINUATION, "")]
+    {
         socket.send(&frame).await;
     }
     expect(&mut socket, TEXT, b"middle").await;

@@ -70,7 +70,10 @@ async fn shop(world: &World) -> (String, LegacyDevice, LegacyDevice) {
 async fn a_list_has_the_old_members_in_the_old_order(world: &mut World) {
     let (shop, mut till, mut hand) = shop(world).await;
     assert!(message_list(world, 0, &shop).await.is_empty());
-    hand.say(r#"{"op":"notify","table_id":12,"type":"加菜","data":{"z":1,"a":[2.50]},"user_info":"李","status":"new"}"#).await;
+    hand.say(
+        r#"{"op":"notify","table_id":12,"type":"加菜","data":{"z":1,"a":[2.50]},"user_info":"李","status":"new"}"#,
+    )
+    .await;
     let number = number_of(&till.json().await);
     hand.say(r#"{"op":"notify","type":"结账"}"#).await;
     let other = number_of(&till.json().await);
@@ -247,7 +250,12 @@ async fn a_notify_over_http_reaches_the_mains(world: &mut World) {
     assert_eq!(message["data"], json!({"n": [1]}), "JSON in a form is JSON");
     let listed = message_list(world, 0, &shop).await;
     assert_eq!((&listed[0]["id"], &listed[0]["from_client_id"]), (&json!(number), &json!("web")));
-    for form in [format!("shop_id={shop}"), format!("shop_id={shop}&type="), "type=x".to_owned(), "type=x&shop_id=%7B".to_owned()] {
+    for form in [
+        format!("shop_id={shop}"),
+        format!("shop_id={shop}&type="),
+        "type=x".to_owned(),
+        "type=x&shop_id=%7B".to_owned(),
+    ] {
         assert_eq!(post(world, 0, "notify_main", &form).await["code"], 1, "{form}");
     }
     till.expect_nothing().await;

@@ -73,11 +73,8 @@ async fn a_shop_that_requires_tokens_asks_its_legacy_devices_and_nobody_else() {
     let issuer = Issuer::new();
     let (moved, second, other) = (unique("moved"), unique("second"), unique("other"));
     let required = format!("{moved},{second}");
-    let settings = [
-        ("LEGACY", "true"),
-        ("LEGACY_REQUIRE_TOKEN", required.as_str()),
-        ("JWT_SECRET_FILE", issuer.secret.as_str()),
-    ];
+    let settings =
+        [("LEGACY", "true"), ("LEGACY_REQUIRE_TOKEN", required.as_str()), ("JWT_SECRET_FILE", issuer.secret.as_str())];
     let world = World::with(1, &settings).await;
     assert_refused(log_in(&world, &moved, "7", "").await).await;
     assert_refused(log_in(&world, &second, "7", "").await).await;
@@ -104,8 +101,7 @@ async fn a_shop_that_requires_tokens_asks_its_legacy_devices_and_nobody_else() {
 #[tokio::test]
 async fn a_star_requires_tokens_of_every_shop() {
     let issuer = Issuer::new();
-    let settings =
-        [("LEGACY", "true"), ("LEGACY_REQUIRE_TOKEN", "*"), ("JWT_SECRET_FILE", issuer.secret.as_str())];
+    let settings = [("LEGACY", "true"), ("LEGACY_REQUIRE_TOKEN", "*"), ("JWT_SECRET_FILE", issuer.secret.as_str())];
     let world = World::with(1, &settings).await;
     assert_refused(log_in(&world, &unique("shop"), "7", "").await).await;
 }
