@@ -269,7 +269,7 @@ async fn the_back_end_reaches_legacy_devices(world: &mut World) {
 
 async fn a_group_and_a_user_and_a_device_may_be_legacy(world: &mut World) {
     let mut shop = Shop::open(world).await;
-    for member in [format!("groups/bar/devices/hand-1"), format!("users/li/devices/hand-1")] {
+    for member in ["groups/bar/devices/hand-1", "users/li/devices/hand-1"] {
         let put = world.api(0).put(&format!("/v1/shops/{}/{member}", shop.id), json!({})).await;
         assert_eq!(put.status, 204, "{}", put.text);
     }
