@@ -179,3 +179,41 @@ async fn a_redeploy_loses_nothing() {
     assert_eq!(tables, (0..sent).collect::<Vec<i64>>());
     assert!(world.nodes[0].wait_exit().await.success());
 }
+
+#[tokio::test]
+async fn while_redis_is_paused_a_notify_and_a_login_are_refused_and_nothing_is_lost() {
+    let world = world(1).await;
+    let shop = unique("shop");
+    let mut till = LegacyDevice::log_in(address(&world, 0), json!(shop), json!("till"), "主").await;
+    till.expect_nothing().await;
+    let mut hand = LegacyDevice::log_in(address(&world, 0), json!(shop), json!("hand"), "副").await;
+    let mut late = LegacyDevice::connect(address(&world, 0)).await;
+    for device in [&mut hand, &mut late] {
+        device.expect_nothing().await;
+    }
+    hand.say(r#"{"op":"notify","type":"before"}"#).await;
+    hand.expect_nothing().await;
+    world.redis().pause();
+    hand.say(r#"{"op":"notify","type":"during"}"#).await;
+    assert!(!hand.refusal().await.is_empty());
+    hand.expect_nothing().await;
+    // A login that fails is closed: the device would not know that it has to try again.
+    late.say(super::login_text(&shop, "late", "副")).await;
+    late.refusal().await;
+    assert_eq!(late.close_code().await.0, 4001);
+    world.redis().resume();
+    eventually(SOON, "the store takes a message again", async || {
+        hand.say(r#"{"op":"notify","type":"after"}"#).await;
+        hand.say("mark").await;
+        let is_taken = hand.text().await == "mark";
+        if !is_taken {
+            assert_eq!(hand.text().await, "mark");
+        }
+        is_taken
+    })
+    .await;
+    assert_eq!(till.json().await["type"], "before");
+    // What was refused may be stored all the same: its outcome was unknown.
+    while till.json().await["type"] != "after" {}
+    till.expect_nothing().await;
+}

@@ -255,11 +255,13 @@ async fn the_back_end_reaches_legacy_devices(world: &mut World) {
     // A back end sees legacy devices as it sees the others, and may close them.
     let device = format!("/v1/shops/{}/devices/hand-2", shop.id);
     assert_eq!(world.api(0).get(&device).await.json["role"], "sub");
-    // A node that started a moment ago may not be heard of yet.
-    eventually(crate::harness::SOON, "it is closed", async || {
-        world.api(0).post(&format!("{device}/close"), json!({"data": "bye"})).await.status == 204
+    // Of a node that started a moment ago the other may not have heard yet.
+    eventually(crate::harness::SOON, "the nodes know each other", async || {
+        world.api(0).get("/v1/nodes").await.items().len() == world.nodes.len()
     })
     .await;
+    let closed = world.api(0).post(&format!("{device}/close"), json!({"data": "bye"})).await;
+    assert_eq!(closed.status, 204, "{}", closed.text);
     let last = shop.hands[1].json().await;
     assert_eq!((&last["type"], &last["data"]), (&json!("close"), &json!("bye")));
     assert_eq!(shop.hands[1].close_code().await.0, 4005);
@@ -267,7 +269,7 @@ async fn the_back_end_reaches_legacy_devices(world: &mut World) {
 
 async fn a_group_and_a_user_and_a_device_may_be_legacy(world: &mut World) {
     let mut shop = Shop::open(world).await;
-    for member in [format!("groups/bar/devices/hand-1"), format!("users/li/devices/hand-1")] {
+    for member in ["groups/bar/devices/hand-1", "users/li/devices/hand-1"] {
         let put = world.api(0).put(&format!("/v1/shops/{}/{member}", shop.id), json!({})).await;
         assert_eq!(put.status, 204, "{}", put.text);
     }

@@ -105,3 +105,31 @@ async fn a_star_requires_tokens_of_every_shop() {
     let world = World::with(1, &settings).await;
     assert_refused(log_in(&world, &unique("shop"), "7", "").await).await;
 }
+
+#[test]
+fn check_shows_the_shops_and_the_start_stops_without_a_key() {
+    let issuer = Issuer::new();
+    let run = |args: &[&str], settings: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), settings).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shoprelay"));
+        command.args(args).args(["--store", "redis://127.0.0.1:1", "--config", file.path().to_str().unwrap()]);
+        let output = command.output().expect("the program runs");
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        (output.status.code(), text)
+    };
+    let legacy = "[legacy]\nenabled = true\nrequire_token = \"12,15\"\n";
+    let with_key = format!("jwt_secret_file = {:?}\n{legacy}", issuer.secret);
+    let (code, printed) = run(&["check"], &with_key);
+    assert_eq!(code, Some(0), "{printed}");
+    let line = printed.lines().find(|line| line.starts_with("legacy.require_token")).expect("the setting is shown");
+    assert!(line.contains("12,15"), "{line}");
+    for command in ["check", "serve"] {
+        let (code, printed) = run(&[command], legacy);
+        assert_eq!(code, Some(1), "{printed}");
+        assert!(printed.contains("legacy.require_token is given and there is no key for tokens"), "{printed}");
+        assert!(printed.contains("--jwt-secret-file"), "{printed}");
+    }
+    let (code, printed) = run(&["check"], &with_key.replace(&issuer.secret, "/nowhere"));
+    assert_eq!(code, Some(1), "the key is opened: {printed}");
+}
