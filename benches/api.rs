@@ -197,11 +197,11 @@ const BODY: &str =
     r#"{"to":"mains","type":"add","table":"12","user_info":{"name":"waiter","id":7},"data":{"dish":42}}"#;
 
 impl Publisher {
-    async fn connect(lane: Lane, ports: Ports, number: usize) -> Publisher {
+    async fn connect(lane: Lane, ports: Ports) -> Publisher {
         if lane == Lane::WebSocket {
-            return Publisher::WebSocket(Box::new(
-                Device::log_in(ports.devices, &format!("hand-{number}"), "sub").await,
-            ));
+            // A new one begins at the head; one from an earlier turn would read through all that came since.
+            let name = format!("hand-{:016x}", rand::random::<u64>());
+            return Publisher::WebSocket(Box::new(Device::log_in(ports.devices, &name, "sub").await));
         }
         let stream = TcpStream::connect(("127.0.0.1", ports.api)).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -246,8 +246,8 @@ struct Score {
 /// One turn of a lane; how many messages were published in it, with those of its warming up.
 async fn turn(lane: Lane, connections: usize, ports: Ports, seconds: u64, score: &mut Score) -> u64 {
     let mut publishers = Vec::new();
-    for number in 0..connections {
-        publishers.push(Publisher::connect(lane, ports, number).await);
+    for _ in 0..connections {
+        publishers.push(Publisher::connect(lane, ports).await);
     }
     let begin = Instant::now() + WARM_UP;
     let end = begin + Duration::from_secs(seconds);
