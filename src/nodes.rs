@@ -91,11 +91,6 @@ impl Nodes {
         live
     }
 
-    /// Whether a node has not been heard of for so long that it has no devices any more.
-    pub fn is_gone(&self, node: &NodeId, now: Instant) -> bool {
-        self.live(now).iter().all(|live| live.node != *node)
-    }
-
     /// How sure it is that a device is there; None where its node is gone. A login counts as a sign
     /// of life of its node, whose first beat may not have been seen yet.
     pub fn state_of(&self, online: &Online, now: Instant, now_ms: u64) -> Option<PresenceState> {

@@ -248,10 +248,12 @@ pub(super) fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     serde_json::from_slice(text).or_else(|_| {
         // Only where something is wrong is it worth knowing where.
         let deserializer = &mut serde_json::Deserializer::from_slice(text);
-        serde_path_to_error::deserialize(deserializer).map_err(|error| match error.path().to_string().as_str() {
+        let read = serde_path_to_error::deserialize(&mut *deserializer);
+        let read = read.map_err(|error| match error.path().to_string().as_str() {
             "." => error.inner().to_string(),
             path => format!("{path}: {}", error.inner()),
-        })
+        })?;
+        deserializer.end().map(|()| read).map_err(|error| error.to_string())
     })
 }
 

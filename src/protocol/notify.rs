@@ -55,7 +55,46 @@ pub(super) struct NotifyFields {
     #[serde(default)]
     receipt: Option<bool>,
     #[serde(default)]
-    ttl_s: Option<u32>,
+    ttl_s: Option<Seconds>,
+}
+
+/// A whole number of seconds. One that is written as a fraction, `60.0`, is whole too: some languages
+/// write every number so, and JSON Schema calls it an integer.
+struct Seconds(u32);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SecondsVisitor)
+    }
+}
+
+struct SecondsVisitor;
+
+impl Visitor<'_> for SecondsVisitor {
+    type Value = Seconds;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number of seconds, 1 to {TTL_S_MAX}")
+    }
+
+    fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Seconds, E> {
+        let in_range = u32::try_from(seconds).ok().filter(|seconds| (1..=TTL_S_MAX).contains(seconds));
+        in_range.map(Seconds).ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(seconds), &self))
+    }
+
+    fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<Seconds, E> {
+        match u64::try_from(seconds) {
+            Ok(seconds) => self.visit_u64(seconds),
+            Err(_) => Err(E::invalid_value(de::Unexpected::Signed(seconds), &self)),
+        }
+    }
+
+    fn visit_f64<E: de::Error>(self, seconds: f64) -> Result<Seconds, E> {
+        if seconds.fract() == 0.0 && (1.0..=f64::from(TTL_S_MAX)).contains(&seconds) {
+            return Ok(Seconds(seconds as u32));
+        }
+        Err(E::invalid_value(de::Unexpected::Float(seconds), &self))
+    }
 }
 
 impl NotifyFields {
@@ -69,12 +108,9 @@ impl NotifyFields {
                 return Err("to.conns is empty; name at least one connection".into());
             }
             Some(Audience::Conns(_)) if self.durable == Some(true) => {
-                return Err("a notify to conns can't be durable; name devices instead".into());
+                return Err("durable: a notify to conns can't be; name devices instead".into());
             }
             _ => {}
-        }
-        if let Some(ttl_s) = self.ttl_s.filter(|ttl_s| !(1..=TTL_S_MAX).contains(ttl_s)) {
-            return Err(format!("ttl_s is {ttl_s}, it must be 1 to {TTL_S_MAX}"));
         }
         Ok(Notify {
             to,
@@ -87,7 +123,7 @@ impl NotifyFields {
             durable: self.durable,
             key: self.key,
             receipt: self.receipt.unwrap_or(false),
-            ttl: self.ttl_s.map(|ttl_s| Duration::from_secs(ttl_s.into())),
+            ttl: self.ttl_s.map(|Seconds(ttl_s)| Duration::from_secs(ttl_s.into())),
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::protocol::{CallMethod, ErrorCode};
 use crate::relay::Relay;
 use crate::relay::failures::{no_such_device, not_connected};
 use crate::session::{Failure, Identity};
-use crate::store::{AttrsChanged, Device, Event, EventKind, Evicted, Forget, MembershipChanged};
+use crate::store::{AttrsChanged, Device, Event, EventKind, Evicted, Forget, MembershipChanged, Online};
 
 /// The wire's `type` of the last signal of a connection that an operator closes.
 const CLOSE_SIGNAL: &str = "close";
@@ -77,7 +77,7 @@ impl Relay {
     /// `conn` only that one.
     ///
     /// # Errors
-    /// The [`Failure`] to answer: not found where it is not connected.
+    /// The [`Failure`] to answer: not found where it is not connected, or by a node that is gone.
     pub async fn evict(
         &self,
         shop: &ShopId,
@@ -87,14 +87,25 @@ impl Relay {
         data: Option<Value>,
     ) -> Result<(), Failure> {
         let last = data.map(|data| self.close_signal(device, by, data));
+        let ghost = match conn {
+            Some(_) => None,
+            None => self.ghost(shop, device).await?,
+        };
         match self.store.evict(shop, device, conn, last.as_ref()).await? {
-            // A dead node's ghost is not connected, and is gone now.
-            Evicted::Closing(conn) if conn.node().is_some_and(|node| self.nodes.is_gone(&node, Instant::now())) => {
-                Err(not_connected())
-            }
+            // It is gone from the store now, and nobody is there to be closed.
+            Evicted::Closing(conn) if ghost.as_ref() == Some(&conn) => Err(not_connected()),
             Evicted::Closing(_) => Ok(()),
             Evicted::Away => Err(not_connected()),
         }
+    }
+
+    /// The connection that the store still shows of a device whose node is gone.
+    async fn ghost(&self, shop: &ShopId, device: &DeviceId) -> Result<Option<ConnId>, Failure> {
+        let online = self.store.online(shop).await?;
+        let shown = online.into_iter().find(|online| online.device == *device);
+        // A node that has just begun may not have been heard of; its logins show that it lives.
+        let is_gone = |online: &Online| self.nodes.state_of(online, Instant::now(), self.store.now_ms()).is_none();
+        Ok(shown.filter(is_gone).map(|online| online.conn))
     }
 
     fn close_signal(&self, device: &DeviceId, by: Name, data: Value) -> Signal {

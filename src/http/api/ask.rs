@@ -6,9 +6,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use hyper::header::HeaderMap;
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::auth::ApiKey;
 use crate::http::Reply;
@@ -16,6 +18,9 @@ use crate::http::api::problem::{Problem, json};
 use crate::ids::Name;
 use crate::protocol::list_limit;
 use crate::relay::Relay;
+
+/// Largest page of a list, in bytes, less what stands around its items.
+const PAGE_BYTES_MAX: usize = (1 << 20) - 512;
 
 /// See the module.
 pub struct Ask {
@@ -44,10 +49,25 @@ impl Texts {
         decoded.collect::<Result<_, _>>().map(Texts)
     }
 
-    /// The pairs of a query. Of a name that is given twice the last counts.
-    pub fn of_query(query: &str) -> Texts {
-        let pairs = form_urlencoded::parse(query.as_bytes());
-        Texts(pairs.map(|(name, text)| (name.into_owned(), text.into_owned())).collect())
+    /// The pairs of a query.
+    ///
+    /// # Errors
+    /// What is no UTF-8, and a name that is given twice: whichever counted, the other would be ignored.
+    pub fn of_query(query: &str) -> Result<Texts, Problem> {
+        let mut texts = HashMap::new();
+        for pair in query.split('&') {
+            // What is no UTF-8 would be read as something else.
+            if percent_decode_str(pair).decode_utf8().is_err() {
+                let name = pair.split('=').next().unwrap_or_default();
+                return Err(Problem::bad_request(format!("{name}: is no UTF-8, percent-encoded")));
+            }
+            for (name, text) in form_urlencoded::parse(pair.as_bytes()) {
+                if texts.insert(name.to_string(), text.into_owned()).is_some() {
+                    return Err(Problem::bad_request(format!("{name}: is given twice")));
+                }
+            }
+        }
+        Ok(Texts(texts))
     }
 
     /// The text of this name, if there is one.
@@ -79,14 +99,15 @@ impl Ask {
         self.key.name.clone()
     }
 
-    /// A page of a list that is held in memory, in the order of a name that each item has.
+    /// A page of a list that is held in memory, in the order of a name that each item has. It ends where it
+    /// would pass a megabyte, but holds at least one item.
     ///
     /// # Errors
     /// A wrong `limit`.
     pub fn page<T: Serialize>(&self, items: Vec<T>, name_of: impl Fn(&T) -> Cow<'_, str>) -> Result<Reply, Problem> {
         #[derive(Serialize)]
-        struct Page<'a, T> {
-            items: &'a [T],
+        struct Page {
+            items: Vec<Box<RawValue>>,
             next: Option<String>,
             /// How many there are in all, on this page and others.
             total: usize,
@@ -95,8 +116,17 @@ impl Ask {
         let after = self.query.text("after").unwrap_or_default();
         let first = items.partition_point(|item| name_of(item).as_ref() <= after);
         let rest = items.get(first..).unwrap_or_default();
-        let shown = rest.get(..limit).unwrap_or(rest);
-        let next = shown.last().filter(|_| shown.len() < rest.len()).map(|last| name_of(last).into_owned());
-        json(hyper::StatusCode::OK, &Page { items: shown, next, total: items.len() })
+        let (mut shown, mut bytes) = (Vec::new(), 0);
+        for item in rest.iter().take(limit) {
+            let item = to_raw_value(item).map_err(|_| Problem::internal("the answer cannot be written"))?;
+            bytes += item.get().len() + 1;
+            if bytes > PAGE_BYTES_MAX && !shown.is_empty() {
+                break;
+            }
+            shown.push(item);
+        }
+        let last = rest.get(..shown.len()).and_then(<[T]>::last).filter(|_| shown.len() < rest.len());
+        let next = last.map(|last| name_of(last).into_owned());
+        json(StatusCode::OK, &Page { items: shown, next, total: items.len() })
     }
 }

@@ -44,6 +44,8 @@ use routes::{Body, ROUTES, Reach, Route};
 
 /// How long a client may take to send a request's head, and to begin the next.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same on a connection for which there is no room.
+const REFUSED_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest request head.
@@ -94,21 +96,28 @@ impl Api {
         let service = service_fn(|request| async {
             let reply = match &place {
                 Ok(_) => self.answer(request).await,
-                Err(_) => self.full(),
+                Err(_) => self.full(&request),
             };
             Ok::<_, Infallible>(reply)
         });
         let mut http = hyper::server::conn::http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+        // Who is only to be told that there is no room gets little time to ask.
+        let head_timeout = if place.is_ok() { HEAD_TIMEOUT } else { REFUSED_HEAD_TIMEOUT };
+        http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD_BYTES_MAX);
         http.keep_alive(place.is_ok());
         if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
             debug!(%error, "a connection of a back end failed");
         }
     }
 
-    fn full(&self) -> Reply {
+    /// The answer on a connection for which there is no room.
+    fn full(&self, request: &Request<Incoming>) -> Reply {
         let problem = Problem::full("this node has no room for another connection of a back end");
-        problem.reply(&self.own_request_id())
+        let id = self.request_id(request.headers());
+        let mut reply = problem.reply(id.to_str().unwrap_or_default());
+        reply.headers_mut().insert(REQUEST_ID, id);
+        metrics::api_request(NO_ROUTE, reply.status().as_u16(), Duration::ZERO);
+        reply
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Reply {
@@ -162,7 +171,7 @@ impl Api {
         line.key = Some(key.clone());
         let path = Texts::of_path(found.params.iter())?;
         authorise(route, &key, &path)?;
-        let query = Texts::of_query(request.uri().query().unwrap_or_default());
+        let query = Texts::of_query(request.uri().query().unwrap_or_default())?;
         let headers = request.headers().clone();
         let body = self.body(route, request).await?;
         route.call.perform(Ask { relay: self.relay.clone(), key, path, query, headers, body }).await

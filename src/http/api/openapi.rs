@@ -6,10 +6,12 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use crate::http::api::problem::PROBLEM_JSON;
-use crate::http::api::routes::{Body, Query, ROUTES, Reach, Route};
+use crate::http::api::routes::{About, Body, Query, ROUTES, Reach, Route};
 
 /// The schemas of bodies and names, by hand.
 const SCHEMAS: &str = include_str!("schemas.json");
+/// The body of a message, beside which a header can give its key.
+const NOTIFY: Body = Body::Required("Notify");
 /// What every route can meet: a bad request, no key, the wrong key, a fault, and a store that is away.
 const COMMON_PROBLEMS: [u16; 5] = [400, 401, 403, 500, 503];
 /// What a route with a body can meet too: a slow one, a large one, one of another media type.
@@ -67,43 +69,52 @@ fn path_parameters(path: &str) -> Value {
 
 fn operation(route: &Route) -> Value {
     let about = &route.about;
-    let mut parameters: Vec<Value> = about.query.iter().map(|query| query_parameter(*query)).collect();
     let reach = match route.reach {
         Reach::Shop => "the shop",
         Reach::Deployment => "all shops",
         Reach::Found => "the connection's shop",
     };
-    let mut operation = json!({
-        "operationId": format!("{:?}", route.call),
-        "summary": about.summary,
-        "description": format!("Needs a key with the scope `{}` for {reach}.", route.scope.as_str()),
-        "responses": responses(route),
-    });
+    let scope = route.scope.as_str();
+    let mut operation = Map::new();
+    let mut set = |name: &str, value: Value| operation.insert(name.to_owned(), value);
+    set("operationId", json!(format!("{:?}", route.call)));
+    set("summary", json!(about.summary));
+    set("description", json!(format!("Needs a key with the scope `{scope}` for {reach}.")));
+    // For a scheme that is no OAuth these are roles (OpenAPI 3.1, "Security Requirement Object").
+    set("security", json!([{ "key": [scope] }]));
+    set("parameters", parameters(about));
+    set("responses", responses(route));
     let body = match about.body {
         Body::None => None,
         Body::Optional(schema) => Some((schema, false)),
         Body::Required(schema) => Some((schema, true)),
     };
     if let Some((schema, is_required)) = body {
-        operation["requestBody"] =
-            json!({ "required": is_required, "content": { "application/json": { "schema": reference(schema) } } });
-        if schema == "Notify" {
-            parameters.push(json!({
-                "name": "Idempotency-Key",
-                "in": "header",
-                "description": "A second request with the same key stores nothing and is answered with the first one's id.",
-                "schema": reference("OnceKey"),
-            }));
-        }
+        let content = json!({ "application/json": { "schema": reference(schema) } });
+        set("requestBody", json!({ "required": is_required, "content": content }));
     }
-    operation["parameters"] = Value::Array(parameters);
-    operation
+    Value::Object(operation)
+}
+
+/// The parameters of query and header.
+fn parameters(about: &About) -> Value {
+    let key = (about.body == NOTIFY).then(|| {
+        json!({
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": "A second request with the same key stores nothing and is answered with the first one's \
+                id. Where the field `key` is given too, it must be the same.",
+            "schema": reference("HeaderKey"),
+        })
+    });
+    about.query.iter().map(|query| query_parameter(*query)).chain(key).collect()
 }
 
 fn query_parameter(query: Query) -> Value {
     let (name, schema) = match query {
         Query::AfterName => ("after", json!({ "type": "string" })),
         Query::AfterId => ("after", reference("MessageId")),
+        Query::AfterPlace => ("after", reference("ConnectionsPlace")),
         Query::Limit => ("limit", json!({ "type": "integer", "minimum": 1, "maximum": 500, "default": 100 })),
         Query::Status => ("status", reference("Name")),
         Query::Role => ("role", reference("Role")),
@@ -116,27 +127,45 @@ fn query_parameter(query: Query) -> Value {
 
 fn responses(route: &Route) -> Value {
     let about = &route.about;
-    let request_id = json!({ "X-Request-Id": { "schema": { "type": "string" }, "required": true } });
     let mut responses = Map::new();
     for (status, schema) in about.done {
-        let mut response = json!({ "description": "done", "headers": request_id });
-        if let Some(schema) = schema {
-            response["content"] = json!({ "application/json": { "schema": reference(schema) } });
+        let mut headers = vec![("X-Request-Id", "string")];
+        if about.body == NOTIFY {
+            // Where the message is; a signal is nowhere.
+            headers.extend((*status != 202).then_some(("Location", "string")));
         }
-        responses.insert(status.to_string(), response);
+        let content = schema.map(|schema| ("application/json", schema));
+        responses.insert(status.to_string(), response("done", &headers, content));
     }
     let of_body = if about.body == Body::None { &[][..] } else { &BODY_PROBLEMS[..] };
     for status in COMMON_PROBLEMS.iter().chain(of_body).chain(about.problems) {
-        let mut headers = request_id.clone();
-        if matches!(status, 429 | 503) {
-            headers["Retry-After"] = json!({ "schema": { "type": "integer" }, "required": true });
+        let mut headers = vec![("X-Request-Id", "string")];
+        match status {
+            401 => headers.push(("WWW-Authenticate", "string")),
+            429 | 503 => headers.push(("Retry-After", "integer")),
+            _ => {}
         }
-        let content = json!({ PROBLEM_JSON: { "schema": reference("Problem") } });
-        let description = problem_description(*status);
-        responses
-            .insert(status.to_string(), json!({ "description": description, "headers": headers, "content": content }));
+        let problem = response(problem_description(*status), &headers, Some((PROBLEM_JSON, "Problem")));
+        responses.insert(status.to_string(), problem);
     }
     Value::Object(responses)
+}
+
+/// A response with these headers, each of its type and always there, and a body of this media type and
+/// schema.
+fn response(description: &str, headers: &[(&str, &str)], body: Option<(&str, &str)>) -> Value {
+    let headers = headers.iter().map(|(name, kind)| {
+        let header = json!({ "schema": { "type": kind }, "required": true });
+        ((*name).to_owned(), header)
+    });
+    let headers: Map<String, Value> = headers.collect();
+    match body {
+        Some((media_type, schema)) => {
+            let content = json!({ media_type: { "schema": reference(schema) } });
+            json!({ "description": description, "headers": headers, "content": content })
+        }
+        None => json!({ "description": description, "headers": headers }),
+    }
 }
 
 fn problem_description(status: u16) -> &'static str {

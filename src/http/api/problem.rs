@@ -26,7 +26,7 @@ pub struct Problem {
     pub detail: String,
     pub retry_after: Option<Duration>,
     /// Of a conflict: the present status, and who set it.
-    pub present: Option<(Name, Option<Origin>)>,
+    pub present: Option<Box<(Name, Option<Origin>)>>,
     /// The methods there are, where the method was wrong.
     allowed: Vec<Method>,
 }
@@ -100,7 +100,7 @@ impl Problem {
             #[serde(skip_serializing_if = "Option::is_none")]
             by: Option<&'a Origin>,
         }
-        let (present, by) = match &self.present {
+        let (present, by) = match self.present.as_deref() {
             Some((present, by)) => (Some(present), by.as_ref()),
             None => (None, None),
         };
@@ -124,10 +124,10 @@ impl Problem {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         let allowed: Vec<&str> = self.allowed.iter().map(Method::as_str).collect();
-        if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
-            if !self.allowed.is_empty() {
-                headers.insert(ALLOW, allowed);
-            }
+        if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", "))
+            && !self.allowed.is_empty()
+        {
+            headers.insert(ALLOW, allowed);
         }
         reply
     }
@@ -147,7 +147,7 @@ impl From<Failure> for Problem {
             ErrorCode::Unavailable | ErrorCode::BacklogFull => StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        let (retry_after, present) = (failure.retry_after, failure.present);
+        let (retry_after, present) = (failure.retry_after, failure.present.map(Box::new));
         Problem { retry_after, present, ..Problem::new(status, failure.code, failure.message) }
     }
 }

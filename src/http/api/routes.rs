@@ -49,6 +49,8 @@ pub enum Query {
     AfterName,
     /// A page of messages begins after this id.
     AfterId,
+    /// A page of connections begins after this place, as the page before it gave it.
+    AfterPlace,
     Limit,
     Status,
     Role,
@@ -265,7 +267,7 @@ pub const ROUTES: &[Route] = &[
         "/v1/shops/{shop}/devices/{device}/attrs",
         Call::PutAttrs,
         Scope::Write,
-        takes("Set a device's attributes", Body::Required("Attrs"), NO_CONTENT, &[404]),
+        takes("Set a device's attributes", Body::Required("NewAttrs"), NO_CONTENT, &[404]),
     ),
     of_shop(
         Method::PATCH,
@@ -274,7 +276,7 @@ pub const ROUTES: &[Route] = &[
         Scope::Write,
         takes(
             "Merge into a device's attributes (RFC 7396: a null removes)",
-            Body::Required("Attrs"),
+            Body::Required("NewAttrs"),
             &[(200, Some("Attrs"))],
             &[404],
         ),
@@ -356,7 +358,7 @@ pub const ROUTES: &[Route] = &[
         Scope::Read,
         reads(
             "List the connections of all shops",
-            &[Query::Role, Query::Node, Query::AfterName, Query::Limit],
+            &[Query::Role, Query::Node, Query::AfterPlace, Query::Limit],
             &[(200, Some("Connections"))],
         ),
     ),

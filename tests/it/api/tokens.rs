@@ -1,0 +1,180 @@
+//! Devices that show a token: what it fixes, what it allows, and when it ends.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{names, of_shop};
+use crate::harness::{Device, Encoding, Login, World, unique, unix_ms};
+
+const SECRET: &str = "a-secret-of-more-than-thirty-two-bytes";
+
+/// Two nodes that want tokens, and the secret they are signed with.
+async fn world() -> (World, TempDir) {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("secret");
+    std::fs::write(&path, format!(" {SECRET}\n")).unwrap();
+    let world = World::with(2, &[("AUTH", "jwt"), ("JWT_SECRET_FILE", path.to_str().unwrap())]).await;
+    (world, dir)
+}
+
+/// A token by hand (RFC 7515), signed with this secret.
+fn signed(claims: &Value, secret: &str) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let text = format!("{}.{}", part(&json!({"alg": "HS256", "typ": "JWT"})), part(claims));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), text.as_bytes());
+    format!("{text}.{}", URL_SAFE_NO_PAD.encode(tag))
+}
+
+/// The login with a token of its own identity, an hour to live, and these claims beside or instead.
+fn with_token(login: Login, more: Value) -> Login {
+    let mut claims = json!({
+        "shop": login.shop, "device": login.device, "role": login.role, "exp": unix_ms() / 1000 + 3600,
+    });
+    for (name, value) in more.as_object().expect("claims") {
+        claims[name] = value.clone();
+    }
+    login.token(&signed(&claims, SECRET))
+}
+
+#[tokio::test]
+async fn a_token_lets_in_who_it_names_and_nobody_else() {
+    let (world, _dir) = world().await;
+    let shop = unique("店");
+    let login = Login::sub(&shop, "hand");
+    let mut device = with_token(login.clone(), json!({})).on(&world.url(0)).await;
+    device.expect_nothing().await;
+    let past = unix_ms() / 1000 - 1;
+    let refused = [
+        login.clone(),
+        login.clone().token("nonsense"),
+        login.clone().token(&signed(&json!({"shop": shop, "device": "hand", "role": "sub", "exp": past + 3600}), "x")),
+        with_token(login.clone(), json!({"shop": "another"})),
+        with_token(login.clone(), json!({"device": "another"})),
+        with_token(login.clone(), json!({"role": "main"})),
+        with_token(login.clone(), json!({"exp": past})),
+        with_token(login.clone(), json!({"exp": null})),
+        with_token(login.clone(), json!({"nbf": past + 3600})),
+        with_token(login.clone(), json!({"groups": "bar"})),
+    ];
+    for login in refused {
+        let mut stranger = Device::connect(&world.url(1), Encoding::Json).await;
+        stranger.refused("login", login.op(), "unauthorized").await;
+        assert_eq!(stranger.close_code().await.0, 4001);
+    }
+    device.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_token_fixes_groups_and_user_until_the_api_changes_them() {
+    let (world, _dir) = world().await;
+    let shop = unique("shop");
+    let login = with_token(Login::sub(&shop, "hand"), json!({"groups": ["bar", "roof"], "user": "ann"}));
+    let plain = with_token(Login::sub(&shop, "plain"), json!({})).on(&world.url(0)).await;
+    let mut hand = login.on(&world.url(1)).await;
+    let path = |rest: &str| of_shop(&shop, rest);
+    for (op, fields) in [
+        ("join", json!({"group": "attic"})),
+        ("leave", json!({"group": "bar"})),
+        ("bind", json!({"user": "bob"})),
+        ("unbind", json!({})),
+    ] {
+        hand.refused(op, fields, "forbidden").await;
+    }
+    assert_eq!(names(&world.api(0), &path("/groups")).await, ["bar", "roof"]);
+    assert_eq!(names(&world.api(0), &path("/users/ann")).await, ["hand"]);
+    assert_eq!(world.api(0).put(&path("/groups/attic/devices/hand"), json!({})).await.status, 204);
+    assert_eq!(world.api(0).delete(&path("/groups/bar/devices/hand")).await.status, 204);
+    assert_eq!(world.api(0).put(&path("/users/bob/devices/hand"), json!({})).await.status, 204);
+    for to in [json!({"group": "bar"}), json!({"user": "ann"}), json!({"group": "attic"}), json!({"user": "bob"})] {
+        world.api(0).post(&path("/messages"), json!({"type": "a", "to": to, "durable": false})).await;
+    }
+    for _ in 0..2 {
+        assert_eq!(hand.expect("signal").await["type"], "a");
+    }
+    hand.expect_nothing().await;
+    let shown = world.api(1).get(&path("/devices/hand")).await.json;
+    assert_eq!((&shown["groups"], &shown["user"]), (&json!(["attic", "roof"]), &json!("bob")));
+    // At the next login it is again as the token says.
+    hand.close().await;
+    let mut hand = login.on(&world.url(0)).await;
+    let shown = world.api(1).get(&path("/devices/hand")).await.json;
+    assert_eq!((&shown["groups"], &shown["user"]), (&json!(["bar", "roof"]), &json!("ann")));
+    world.api(1).post(&path("/messages"), json!({"type": "b", "to": {"group": "bar"}})).await;
+    assert_eq!(hand.expect("message").await["type"], "b");
+    // A token that names none takes the device out of all; one without the claim leaves them.
+    hand.close().await;
+    with_token(Login::sub(&shop, "hand"), json!({})).on(&world.url(1)).await.close().await;
+    assert_eq!(names(&world.api(0), &path("/groups/bar")).await, ["hand"]);
+    with_token(Login::sub(&shop, "hand"), json!({"groups": []})).on(&world.url(1)).await.close().await;
+    assert_eq!(names(&world.api(0), &path("/groups")).await, [] as [&str; 0]);
+    assert_eq!(plain.welcome["op"], "welcome");
+}
+
+#[tokio::test]
+async fn a_token_without_groups_or_user_leaves_them_to_the_device() {
+    let (world, _dir) = world().await;
+    let shop = unique("shop");
+    let mut hand = with_token(Login::sub(&shop, "hand"), json!({"user": "ann"})).on(&world.url(0)).await;
+    assert_eq!(hand.request(json!({"op": "join", "group": "bar"})).await["op"], "ok");
+    hand.refused("unbind", json!({}), "forbidden").await;
+    let mut other = with_token(Login::sub(&shop, "other"), json!({"groups": ["bar"]})).on(&world.url(1)).await;
+    assert_eq!(other.request(json!({"op": "bind", "user": "bob"})).await["op"], "ok");
+    other.refused("leave", json!({"group": "bar"}), "forbidden").await;
+    assert_eq!(names(&world.api(1), &of_shop(&shop, "/groups/bar")).await, ["hand", "other"]);
+    assert_eq!(names(&world.api(1), &of_shop(&shop, "/users")).await, ["ann", "bob"]);
+}
+
+#[tokio::test]
+async fn a_token_limits_the_ops() {
+    let (world, _dir) = world().await;
+    let shop = unique("shop");
+    let mut till = with_token(Login::main(&shop, "till"), json!({})).on(&world.url(0)).await;
+    let ops = json!({"ops": ["notify", "attrs", "an-op-of-a-later-version"]});
+    let mut hand = with_token(Login::sub(&shop, "hand"), ops).on(&world.url(1)).await;
+    hand.notify(json!({"type": "a"})).await;
+    assert_eq!(hand.request(json!({"op": "attrs"})).await["op"], "attrs");
+    for (op, fields) in [
+        ("list", json!({})),
+        ("online", json!({})),
+        ("join", json!({"group": "g"})),
+        ("leave", json!({"group": "g"})),
+        ("bind", json!({"user": "u"})),
+        ("unbind", json!({})),
+        ("deal", json!({"id": "1-1", "status": "done"})),
+        ("call", json!({"method": "m"})),
+    ] {
+        hand.refused(op, fields, "forbidden").await;
+    }
+    // Receiving, and what keeps the connection, cannot be withheld.
+    let id = till.notify(json!({"type": "b", "to": "subs", "durable": true})).await;
+    assert_eq!(hand.take(1).await.len(), 1);
+    let shown = of_shop(&shop, &format!("/messages/{id}"));
+    crate::harness::eventually(crate::harness::SOON, "the ack to count", async || {
+        world.api(0).get(&shown).await.json["delivered"]["hand"] == true
+    })
+    .await;
+    hand.send(json!({"op": "logout"})).await;
+    assert_eq!(hand.close_code().await.0, 1000);
+    let mut none = with_token(Login::sub(&shop, "none"), json!({"ops": []})).on(&world.url(0)).await;
+    none.refused("notify", json!({"type": "a"}), "forbidden").await;
+    assert_eq!(none.request(json!({"op": "ping"})).await["op"], "pong");
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_its_token() {
+    let (world, _dir) = world().await;
+    let shop = unique("shop");
+    let exp = unix_ms() / 1000 + 3;
+    let mut hand = with_token(Login::sub(&shop, "hand"), json!({"exp": exp})).on(&world.url(0)).await;
+    let mut other = with_token(Login::sub(&shop, "other"), json!({"exp": exp + 3600})).on(&world.url(0)).await;
+    let began = Instant::now();
+    assert_eq!(hand.close_code().await.0, 4001);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(unix_ms() >= exp * 1000, "not before its time");
+    other.expect_nothing().await;
+}
