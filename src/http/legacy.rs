@@ -18,7 +18,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::auth::{ApiKey, Scope};
 use crate::http::{Reply, reply};
-use crate::ids::{ShopId, unix_ms};
+use crate::ids::{Name, ShopId, unix_ms};
 use crate::message::Role;
 use crate::protocol::ErrorCode;
 use crate::protocol::legacy::{self, Answer, Listed};
@@ -168,9 +168,8 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// The key, if it may do such things in this shop.
-    fn authorise(&self, scope: Scope, shop: &ShopId) -> Result<Arc<ApiKey>, Failure> {
-        let unauthorized = || Failure::new(ErrorCode::Unauthorized, "unauthorized");
+    /// The key, if it may do such things.
+    fn key(&self, scope: Scope) -> Result<Arc<ApiKey>, Failure> {
         let api = &self.relay.gate.api;
         if api.is_open() && !self.is_local {
             return Err(unauthorized());
@@ -179,7 +178,12 @@ impl Asking<'_> {
             Some(key) => api.check_key(Some(&key)),
             None => api.check(self.authorization.as_deref()),
         };
-        key.ok().filter(|key| key.may(scope) && key.may_enter(shop)).ok_or_else(unauthorized)
+        key.ok().filter(|key| key.may(scope)).ok_or_else(unauthorized)
+    }
+
+    /// Whether the key may do such things in this shop.
+    fn authorise(&self, scope: Scope, shop: &ShopId) -> Result<(), Failure> {
+        if self.key(scope)?.may_enter(shop) { Ok(()) } else { Err(unauthorized()) }
     }
 
     async fn message_list(self) -> Result<Data, Failure> {
@@ -203,18 +207,18 @@ impl Asking<'_> {
 
     async fn deal(self) -> Result<Data, Failure> {
         let number: u64 = self.params.parsed("id")?;
-        let status: crate::ids::Name = self.params.parsed("status")?;
+        let status: Name = self.params.parsed("status")?;
         if status.as_str() == "all" {
             return Err(bad_request("no status is called \"all\""));
         }
-        let located = self.relay.legacy_message(number).await;
-        // Without a key nobody learns which numbers there are.
-        let unknown: ShopId = located
-            .as_ref()
-            .map_or_else(|_| "-".parse(), |(shop, _)| Ok(shop.clone()))
-            .map_err(|_: crate::ids::IdError| Failure::new(ErrorCode::Internal, "a name could not be made"))?;
-        self.authorise(Scope::Write, &unknown)?;
-        let (shop, id) = located?;
+        let key = self.key(Scope::Write)?;
+        let (shop, id) = match self.relay.legacy_message(number).await {
+            Ok((shop, id)) if key.may_enter(&shop) => (shop, id),
+            // Whose shop it is not does not learn which numbers there are.
+            Ok(_) => return Err(unauthorized()),
+            Err(failure) if failure.code == ErrorCode::NotFound && !key.has_all_shops() => return Err(unauthorized()),
+            Err(failure) => return Err(failure),
+        };
         self.relay.legacy_deal(&shop, id, status).await?;
         Ok(None)
     }
@@ -243,6 +247,10 @@ fn data(value: &impl Serialize) -> Result<Data, Failure> {
 
 fn written(value: &impl Serialize) -> Result<Box<RawValue>, Failure> {
     to_raw_value(value).map_err(|_| Failure::new(ErrorCode::Internal, "it cannot be written as JSON"))
+}
+
+fn unauthorized() -> Failure {
+    Failure::new(ErrorCode::Unauthorized, "unauthorized")
 }
 
 fn bad_request(detail: impl Into<String>) -> Failure {
