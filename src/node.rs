@@ -59,8 +59,9 @@ pub struct Node {
     relay: Arc<Relay>,
     probes: Arc<Probes>,
     addresses: Addresses,
-    stop_devices: watch::Sender<bool>,
-    devices: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+    /// Connections of devices and back ends, until the last has ended.
+    doors: JoinHandle<()>,
     drain_window: Duration,
     /// The parts that run until the node is gone.
     keepers: JoinSet<()>,
@@ -155,9 +156,9 @@ impl Node {
         let browsers = Cors::new(config.cors_origins.clone());
         let api = Arc::new(Api::new(relay.clone(), browsers, config.limits.api_connections)?);
         let doors = Doorways { listeners, relay: &relay, probes: &probes, api };
-        let (stop_devices, devices) = accept(doors, &mut keepers);
+        let (stop, doors) = accept(doors, &mut keepers);
         let drain_window = config.drain_window;
-        Ok(Node { id, relay, probes, addresses, stop_devices, devices, drain_window, keepers })
+        Ok(Node { id, relay, probes, addresses, stop, doors, drain_window, keepers })
     }
 
     /// The node's id.
@@ -186,16 +187,16 @@ impl Node {
         }
     }
 
-    /// Stops: no new connections, every device told to come back elsewhere, the last proofs and events
-    /// written.
+    /// Stops: no new connections, every device told to come back elsewhere, the requests under way
+    /// answered, the last proofs and events written.
     pub async fn stop(mut self) {
         self.probes.is_stopping.store(true, Ordering::Relaxed);
-        self.stop_devices.send_replace(true);
+        self.stop.send_replace(true);
         self.relay.doors.stop();
-        let closed = tokio::time::timeout(self.drain_window, &mut self.devices).await;
+        let closed = tokio::time::timeout(self.drain_window, &mut self.doors).await;
         if closed.is_err() {
             warn!("some connections did not end in time");
-            self.devices.abort();
+            self.doors.abort();
         }
         let (proofs, events) = tokio::join!(
             tokio::time::timeout(STOP_WAIT, self.relay.proofs.finish()),
@@ -254,24 +255,30 @@ struct Doorways<'a> {
     api: Arc<Api>,
 }
 
-/// Opens the doors; the device listener can be shut on its own.
+/// Opens the doors; those of devices and back ends can be shut before the rest.
 fn accept(doorways: Doorways<'_>, keepers: &mut JoinSet<()>) -> (watch::Sender<bool>, JoinHandle<()>) {
     let Doorways { listeners, relay, probes, api } = doorways;
-    let (stop_devices, stopping) = watch::channel(false);
+    let (stop, stopping) = watch::channel(false);
     if let Some(listener) = listeners.metrics {
         let probes = probes.clone();
         keepers.spawn(http::accept(listener, None, move |stream| http::serve_probe(probes.clone(), stream)));
     }
-    if let Some(listener) = listeners.api {
-        keepers.spawn(http::accept(listener, None, move |stream| api.clone().serve(stream)));
-    }
-    let relay = relay.clone();
-    let devices = tokio::spawn(async move {
-        if let Some(listener) = listeners.devices {
-            http::accept(listener, Some(stopping), move |stream| http::serve_device(relay.clone(), stream)).await;
-        }
+    let (relay, stops) = (relay.clone(), stopping.clone());
+    let doors = tokio::spawn(async move {
+        let devices = async {
+            if let Some(listener) = listeners.devices {
+                http::accept(listener, Some(stops), move |stream| http::serve_device(relay.clone(), stream)).await;
+            }
+        };
+        let back_ends = async {
+            if let Some(listener) = listeners.api {
+                let serve = |stream| api.clone().serve(stream, stopping.clone());
+                http::accept(listener, Some(stopping.clone()), serve).await;
+            }
+        };
+        tokio::join!(devices, back_ends);
     });
-    (stop_devices, devices)
+    (stop, doors)
 }
 
 /// Tells the other nodes that this one lives, and learns of them.

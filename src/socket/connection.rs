@@ -28,6 +28,10 @@ use crate::store::{Event, EventKind, StoreError};
 /// How long a closed connection may still talk before it is dropped.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long a legacy connection waits to be on the list of connections, and between attempts.
+const NOTE_WAIT: Duration = Duration::from_millis(100);
+const NOTE_RETRY: Duration = Duration::from_secs(1);
+
 /// RFC 6455 §7.1.5: no close frame was seen, or one without a code.
 const CLOSED_ABNORMALLY: u16 = 1006;
 const CLOSED_WITHOUT_CODE: u16 = 1005;
@@ -98,7 +102,8 @@ pub async fn serve(
     };
     connection.tell(|| EventKind::Connect);
     if accepted.dialect == Dialect::Legacy {
-        connection.run_legacy(reader, &mut write, &conn).await;
+        // Boxed, so that native connections do not carry its size.
+        Box::pin(connection.run_legacy(reader, &mut write, &conn)).await;
     } else {
         connection.run(reader, &mut write).await;
     }
@@ -123,10 +128,21 @@ impl Connection {
     ) {
         let relay = self.relay.clone();
         relay.hub.legacy_opened(conn, &self.outbox);
-        if let Err(error) = relay.store.note_legacy(conn, true).await {
-            debug!(%conn, %error, "a legacy connection is not on the list");
+        let mut noting = pin!(async {
+            while let Err(error) = relay.store.note_legacy(conn, true).await {
+                debug!(%conn, %error, "a legacy connection is not on the list yet");
+                tokio::time::sleep(NOTE_RETRY).await;
+            }
+        });
+        // Mostly it is on the list before its first word; a store that is away does not keep it waiting.
+        let mut is_noted = tokio::time::timeout(NOTE_WAIT, &mut noting).await.is_ok();
+        let mut running = pin!(self.run(reader, write));
+        loop {
+            tokio::select! {
+                () = &mut running => break,
+                () = &mut noting, if !is_noted => is_noted = true,
+            }
         }
-        self.run(reader, write).await;
         relay.hub.legacy_closed(conn);
         if let Err(error) = relay.store.note_legacy(conn, false).await {
             debug!(%conn, %error, "a legacy connection that ended is still on the list");

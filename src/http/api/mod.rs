@@ -15,6 +15,7 @@ mod problem;
 mod routes;
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use matchit::Router;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::{debug, info, warn};
 
 pub use cors::Cors;
@@ -90,8 +91,8 @@ impl Api {
         Ok(Api { relay, cors, router, connections: Semaphore::new(connections_max), requests: AtomicU64::new(0) })
     }
 
-    /// Serves one connection.
-    pub async fn serve(self: Arc<Self>, stream: TcpStream) {
+    /// Serves one connection. Once `stopping` says so it ends after the request that is under way.
+    pub async fn serve(self: Arc<Self>, stream: TcpStream, mut stopping: watch::Receiver<bool>) {
         let place = self.connections.try_acquire();
         let service = service_fn(|request| async {
             let reply = match &place {
@@ -105,7 +106,17 @@ impl Api {
         let head_timeout = if place.is_ok() { HEAD_TIMEOUT } else { REFUSED_HEAD_TIMEOUT };
         http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD_BYTES_MAX);
         http.keep_alive(place.is_ok());
-        if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+        // An error means that nobody is left to say it.
+        let stopped = async { drop(stopping.wait_for(|stopping| *stopping).await) };
+        let mut serving = pin!(http.serve_connection(TokioIo::new(stream), service));
+        let served = tokio::select! {
+            served = &mut serving => served,
+            () = stopped => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        if let Err(error) = served {
             debug!(%error, "a connection of a back end failed");
         }
     }

@@ -9,6 +9,8 @@ use super::openapi::operations;
 use super::{listed, of_shop};
 use crate::harness::{Api, Login, NodeOptions, NodeProcess, RedisProxy, SOON, World, eventually, unique};
 use crate::redis_server::RedisServer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn while_the_store_is_away_every_route_says_when_to_try_again() {
@@ -82,4 +84,27 @@ async fn a_post_whose_outcome_was_lost_is_repeated_under_its_key_and_stored_once
         assert_eq!(listed(&api, &path, "data").await.len(), round + 1);
     }
     till.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_node_that_stops_answers_the_requests_that_are_under_way() {
+    let mut world = World::start(1).await;
+    let shop = unique("shop");
+    let mut till = Login::main(&shop, "till").on(&world.url(0)).await;
+    let mut stream = TcpStream::connect(world.nodes[0].api_listen()).await.unwrap();
+    let (path, body) = (of_shop(&shop, "/messages"), r#"{"type":"last"}"#);
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The node has the head, and waits for the body.
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    world.nodes[0].sigterm();
+    assert_eq!(till.close_code().await.0, 1012);
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert!(world.nodes[0].wait_exit().await.success());
 }
