@@ -1,36 +1,26 @@
 //! What a client says: one frame, decoded into one [`ClientOp`].
 //!
-//! A frame is read twice: once for `op` and `ref`, so that a refusal can name the `ref`, and once
-//! for the op's own fields. What is wrong in the first pass makes the frame malformed, what is wrong
-//! in the second one is a bad request.
+//! A frame is read twice: once for its [opening](super::open), so that a refusal can name the `ref`,
+//! and once here for the op's own fields. What is wrong in the first pass makes the frame malformed,
+//! what is wrong in the second one is a bad request.
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde::de::{self, DeserializeOwned, Deserializer};
 
 use crate::attrs::{Attrs, AttrsChange};
 use crate::ids::{DeviceId, MessageId, Name, ShopId};
 use crate::message::Role;
 use crate::protocol::notify::{Notify, NotifyFields};
+use crate::protocol::opening::{Opening, Ref, Refused, from_msgpack};
 use crate::protocol::value::Captured;
-use crate::protocol::{Encoding, ErrorCode, FrameKind};
+use crate::protocol::{Encoding, ErrorCode};
 
-/// Longest `ref` text, in bytes.
-const REF_BYTES_MAX: usize = 64;
 /// Most messages in a page of a list.
 const LIST_LIMIT_MAX: u16 = 500;
 const LIST_LIMIT_DEFAULT: u16 = 100;
-
-/// A client's own mark on an op, which comes back on its answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Ref {
-    Int(i64),
-    UInt(u64),
-    Text(Box<str>),
-}
 
 /// A decoded frame.
 #[derive(Debug)]
@@ -141,67 +131,6 @@ pub enum ListStatus {
     Is(Name),
 }
 
-/// A frame that was refused, and what to answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    pub reference: Option<Ref>,
-    pub code: ErrorCode,
-    pub message: String,
-    /// The frame is no object with an `op` in the connection's encoding: too many of these close it.
-    pub malformed: bool,
-}
-
-/// What can be told of a frame before its op is looked at.
-#[derive(Debug)]
-pub struct Opening {
-    pub reference: Option<Ref>,
-    /// The op's name, which need not be one that exists.
-    pub op: String,
-}
-
-/// Reads `op` and `ref` of one data frame of a client.
-///
-/// # Errors
-/// [`Refused`] says what to answer.
-pub fn open(encoding: Encoding, kind: FrameKind, frame: &[u8]) -> Result<Opening, Refused> {
-    let malformed =
-        |message: String| Refused { reference: None, code: ErrorCode::BadRequest, message, malformed: true };
-    if kind != FrameKind::of(encoding) {
-        return Err(malformed(match encoding {
-            Encoding::Json => "shoprelay.v1.json takes text frames, this one is binary".into(),
-            Encoding::MsgPack => "shoprelay.v1.msgpack takes binary frames, this one is text".into(),
-        }));
-    }
-    if !is_map(encoding, frame) {
-        return Err(malformed("the frame is no object with an op".into()));
-    }
-    let head: Head = match encoding {
-        Encoding::Json => {
-            serde_json::from_slice(frame).map_err(|cause| malformed(format!("no JSON object with an op: {cause}")))?
-        }
-        Encoding::MsgPack => {
-            from_msgpack(frame).map_err(|cause| malformed(format!("no MessagePack map with an op: {cause}")))?
-        }
-    };
-    let reference = match head.reference {
-        RefField::Absent => None,
-        RefField::Valid(reference) => Some(reference),
-        RefField::Invalid => {
-            let message = format!("ref must be an integer or a text of at most {REF_BYTES_MAX} bytes");
-            return Err(Refused { reference: None, code: ErrorCode::BadRequest, message, malformed: false });
-        }
-    };
-    Ok(Opening { reference, op: head.op })
-}
-
-/// Whether a frame begins as an object does. Serde takes an array for a struct too.
-fn is_map(encoding: Encoding, frame: &[u8]) -> bool {
-    match encoding {
-        Encoding::Json => frame.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{'),
-        Encoding::MsgPack => matches!(frame.first(), Some(0x80..=0x8f | 0xde | 0xdf)),
-    }
-}
-
 /// Reads the op's own fields of a frame that [`open`] has read.
 ///
 /// # Errors
@@ -255,123 +184,6 @@ pub(super) fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
         })?;
         deserializer.end().map(|()| read).map_err(|error| error.to_string())
     })
-}
-
-fn from_msgpack<T: DeserializeOwned>(frame: &[u8]) -> Result<T, String> {
-    let mut deserializer = rmp_serde::Deserializer::new(std::io::Cursor::new(frame));
-    // One level for the frame itself.
-    deserializer.set_max_depth(super::VALUE_DEPTH_MAX * 2);
-    let read = T::deserialize(&mut deserializer).map_err(|cause| cause.to_string())?;
-    if deserializer.position() != frame.len() as u64 {
-        return Err("there are bytes after the map".into());
-    }
-    Ok(read)
-}
-
-struct Head {
-    op: String,
-    reference: RefField,
-}
-
-impl<'de> Deserialize<'de> for Head {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(HeadVisitor)
-    }
-}
-
-/// Takes maps whose keys are strings, and nothing else that serde would take for a struct.
-struct HeadVisitor;
-
-impl<'de> Visitor<'de> for HeadVisitor {
-    type Value = Head;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with an op")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Head, A::Error> {
-        let (mut op, mut reference) = (None, RefField::default());
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "op" if op.is_some() => return Err(de::Error::duplicate_field("op")),
-                "op" => op = Some(map.next_value()?),
-                "ref" => reference = map.next_value()?,
-                _ => drop(map.next_value::<IgnoredAny>()?),
-            }
-        }
-        Ok(Head { op: op.ok_or_else(|| de::Error::missing_field("op"))?, reference })
-    }
-}
-
-impl Ref {
-    /// As text, whichever it is.
-    pub fn to_text(&self) -> Box<str> {
-        match self {
-            Ref::Int(number) => number.to_string().into(),
-            Ref::UInt(number) => number.to_string().into(),
-            Ref::Text(text) => text.clone(),
-        }
-    }
-}
-
-#[derive(Default)]
-enum RefField {
-    #[default]
-    Absent,
-    Valid(Ref),
-    Invalid,
-}
-
-impl<'de> Deserialize<'de> for RefField {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(RefVisitor)
-    }
-}
-
-/// Takes anything, so that a wrong `ref` is a bad request and no malformed frame.
-struct RefVisitor;
-
-impl<'de> Visitor<'de> for RefVisitor {
-    type Value = RefField;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an integer or a short text")
-    }
-    fn visit_i64<E>(self, number: i64) -> Result<RefField, E> {
-        Ok(RefField::Valid(Ref::Int(number)))
-    }
-    fn visit_u64<E>(self, number: u64) -> Result<RefField, E> {
-        Ok(RefField::Valid(Ref::UInt(number)))
-    }
-    fn visit_str<E>(self, text: &str) -> Result<RefField, E> {
-        if text.len() > REF_BYTES_MAX {
-            return Ok(RefField::Invalid);
-        }
-        Ok(RefField::Valid(Ref::Text(text.into())))
-    }
-    fn visit_unit<E>(self) -> Result<RefField, E> {
-        Ok(RefField::Absent)
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<RefField, E> {
-        Ok(RefField::Invalid)
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<RefField, E> {
-        Ok(RefField::Invalid)
-    }
-    fn visit_bytes<E>(self, _: &[u8]) -> Result<RefField, E> {
-        Ok(RefField::Invalid)
-    }
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, ext: D) -> Result<RefField, D::Error> {
-        IgnoredAny::deserialize(ext).map(|_| RefField::Invalid)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<RefField, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(RefField::Invalid)
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RefField, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(RefField::Invalid)
-    }
 }
 
 #[derive(Deserialize)]

@@ -8,15 +8,16 @@ mod client;
 mod code;
 pub mod legacy;
 mod notify;
+mod opening;
 mod server;
 mod value;
 
 pub use client::{
-    AckMode, CallMethod, ClientFrame, ClientOp, Deal, List, ListStatus, Login, Opening, Ref, Refused, Token, decode,
-    list_limit, open,
+    AckMode, CallMethod, ClientFrame, ClientOp, Deal, List, ListStatus, Login, Token, decode, list_limit,
 };
 pub use code::{Close, CloseCode, ErrorCode};
 pub use notify::Notify;
+pub use opening::{Opening, Ref, Refused, open};
 pub use server::{Item, Presence, PresenceState, ServerOp, encode, message_frame, signal_frame, status_frame};
 
 /// Levels of arrays and maps a client's value may nest; deeper ones are refused.

@@ -1,7 +1,7 @@
 //! What the old clients say and are told, byte for byte where it is fixed.
 
 use super::*;
-use crate::message::Audience;
+use crate::message::{Audience, Content, Message, Origin};
 
 fn notify_of(text: &str) -> LegacyNotify {
     let Frame::Notify(notify) = read(FrameKind::Text, text.as_bytes()) else { panic!("no notify: {text}") };
