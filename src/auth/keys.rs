@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use subtle::ConstantTimeEq as _;
+use tracing::warn;
 
 use super::read_file;
 use crate::ids::{IdError, NAME_BYTES_MAX, Name, ShopId};
 
-/// Fewest characters of a key.
+/// Keys of fewer characters are warned of.
 const KEY_CHARS_MIN: usize = 16;
 /// Largest keys file, in bytes: some thousand keys.
 const FILE_BYTES_MAX: usize = 1 << 20;
@@ -138,8 +139,8 @@ pub enum KeyProblem {
     SameName,
     #[error("give either key or sha256, not both and not neither")]
     KeyOrDigest,
-    #[error("the key has {chars} characters and needs {KEY_CHARS_MIN}; `openssl rand -hex 32` makes one")]
-    Short { chars: usize },
+    #[error("the key is empty; `openssl rand -hex 32` makes one")]
+    Empty,
     #[error("the key has a character that no header can carry; take visible ASCII without spaces")]
     Characters,
     #[error("sha256 is not 64 hexadecimal digits; `printf %s \"$KEY\" | sha256sum` prints them")]
@@ -257,9 +258,9 @@ fn parse(entry: &toml::Value) -> Result<(Digest, ApiKey), KeyProblem> {
         return Err(KeyProblem::UnknownField { field: shown(unknown) });
     }
     let name = text(entry, "name")?.ok_or(KeyProblem::Field { field: "name", wanted: "a text" })?;
-    let name = name.parse().map_err(|cause| KeyProblem::Name { field: "name", cause })?;
+    let name: Name = name.parse().map_err(|cause| KeyProblem::Name { field: "name", cause })?;
     let digest = match (text(entry, "key")?, text(entry, "sha256")?) {
-        (Some(key), None) => digest_of(key)?,
+        (Some(key), None) => digest_of(&name, key)?,
         (None, Some(hex)) => from_hex(hex).ok_or(KeyProblem::Digest)?,
         _ => return Err(KeyProblem::KeyOrDigest),
     };
@@ -279,12 +280,15 @@ fn texts<'a>(entry: &'a toml::Table, field: &'static str) -> Result<Vec<&'a str>
     values.ok_or(KeyProblem::Field { field, wanted: "a list of texts" })
 }
 
-fn digest_of(key: &str) -> Result<Digest, KeyProblem> {
+fn digest_of(name: &Name, key: &str) -> Result<Digest, KeyProblem> {
     if !key.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(KeyProblem::Characters);
     }
+    if key.is_empty() {
+        return Err(KeyProblem::Empty);
+    }
     if key.len() < KEY_CHARS_MIN {
-        return Err(KeyProblem::Short { chars: key.len() });
+        warn!(key = %name, "the API key of this name is short enough to be guessed; `openssl rand -hex 32` makes a good one");
     }
     Ok(sha256(key))
 }

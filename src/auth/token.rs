@@ -12,6 +12,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use parking_lot::RwLock;
 use tokio_rustls::rustls::pki_types::SubjectPublicKeyInfoDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tracing::warn;
 
 use super::claims::{Claims, grant};
 use super::{crypto, read_file};
@@ -22,7 +23,7 @@ use crate::session::Grant;
 
 /// Longest token that is looked at, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
-/// Shortest secret, in bytes: that of the digest, as RFC 7518 asks.
+/// Shorter secrets are warned of, in bytes: that of the digest, as RFC 7518 asks.
 const SECRET_BYTES_MIN: usize = 32;
 /// Largest file with a key, in bytes.
 const FILE_BYTES_MAX: usize = 64 * 1024;
@@ -35,10 +36,8 @@ const ED25519_BYTES: usize = 32;
 pub enum TokenKeyError {
     #[error("the token key {path} cannot be read: {cause}")]
     Unreadable { path: PathBuf, cause: io::Error },
-    #[error(
-        "the token secret {path} has {size} bytes and needs {SECRET_BYTES_MIN}; `openssl rand -base64 48` makes one"
-    )]
-    Short { path: PathBuf, size: usize },
+    #[error("the token secret {path} is empty; `openssl rand -base64 48` makes one")]
+    Empty { path: PathBuf },
     #[error("the token secret {path} is a PEM file; give a public key with --jwt-public-key-file")]
     PemSecret { path: PathBuf },
     #[error(
@@ -265,8 +264,11 @@ pub fn read_secret(path: &Path) -> Result<Vec<u8>, TokenKeyError> {
         // What everyone may know would pass for what nobody may.
         return Err(TokenKeyError::PemSecret { path: path.to_owned() });
     }
+    if secret.is_empty() {
+        return Err(TokenKeyError::Empty { path: path.to_owned() });
+    }
     if secret.len() < SECRET_BYTES_MIN {
-        return Err(TokenKeyError::Short { path: path.to_owned(), size: secret.len() });
+        warn!(path = %path.display(), "the token secret is short enough to be guessed; `openssl rand -base64 48` makes a good one");
     }
     Ok(secret.to_vec())
 }

@@ -32,14 +32,14 @@ fn file(dir: &TempDir, name: &str) -> String {
 
 #[test]
 fn what_nobody_could_mean_stops_the_start_with_advice() {
-    let dir = files(&[("secret", SECRET), ("short", "too short"), ("bad.toml", &KEYS.replace("read", "admin"))]);
-    let [secret, short, missing, bad] = ["secret", "short", "missing", "bad.toml"].map(|name| file(&dir, name));
+    let dir = files(&[("secret", SECRET), ("empty", " \n"), ("bad.toml", &KEYS.replace("read", "admin"))]);
+    let [secret, empty, missing, bad] = ["secret", "empty", "missing", "bad.toml"].map(|name| file(&dir, name));
     let cases: [(&[&str], &[&str]); 9] = [
         (&["--auth", "mtls"], &["--auth", "not in this version"]),
         (&["--auth", "jwt"], &["auth is jwt", "--jwt-secret-file"]),
         (&["--jwt-secret-file", &secret], &["jwt_secret_file", "say --auth jwt"]),
         (&["--auth", "jwt", "--jwt-secret-file", &missing], &[&missing, "cannot be read"]),
-        (&["--auth", "jwt", "--jwt-secret-file", &short], &[&short, "9 bytes", "needs 32", "openssl"]),
+        (&["--auth", "jwt", "--jwt-secret-file", &empty], &[&empty, "is empty", "openssl"]),
         (&["--auth", "jwt", "--jwt-public-key-file", &secret], &[&secret, "no Ed25519 public key"]),
         (&["--api-keys-file", &bad], &[&bad, "\"back\"", "there is no scope \"admin\"", "operate"]),
         (&["--api-listen", "0.0.0.0:0"], &["api_listen is 0.0.0.0:0", "a loopback address only", "--api-keys-file"]),
@@ -57,8 +57,12 @@ fn what_nobody_could_mean_stops_the_start_with_advice() {
 
 #[test]
 fn check_opens_the_files_and_tells_no_secret() {
-    let dir =
-        files(&[("secret", SECRET), ("short", "hunter2"), ("keys.toml", KEYS), ("bad.toml", "[[keys]]\nkey = 5\n")]);
+    let dir = files(&[
+        ("secret", SECRET),
+        ("pem", "-----BEGIN hunter2"),
+        ("keys.toml", KEYS),
+        ("bad.toml", "[[keys]]\nkey = 5\n"),
+    ]);
     let jwt = ["check", "--auth", "jwt", "--listen", "0.0.0.0:8080", "--api-listen", "0.0.0.0:8081"];
     let good = settings_file(&format!(
         "api_keys_file = {:?}\njwt_secret_file = [\"a={}\"]\ncors_origins = [\"https://a\", \"https://b\"]\n",
@@ -72,14 +76,14 @@ fn check_opens_the_files_and_tells_no_secret() {
     assert_eq!(shown(&printed, "cors_origins").0, "https://a,https://b");
     assert!(!printed.contains("hunter2") && !printed.contains(SECRET), "{printed}");
 
-    let short = [format!("k1={}", file(&dir, "short")), format!("k2={}", file(&dir, "secret"))];
+    let files = [format!("k1={}", file(&dir, "pem")), format!("k2={}", file(&dir, "secret"))];
     let output = shoprelay(&jwt)
         .args(STORE)
         .args([
             "--jwt-secret-file",
-            &short[0],
+            &files[0],
             "--jwt-secret-file",
-            &short[1],
+            &files[1],
             "--api-keys-file",
             &file(&dir, "bad.toml"),
         ])
@@ -87,8 +91,8 @@ fn check_opens_the_files_and_tells_no_secret() {
         .unwrap();
     let printed = stdout(&output);
     assert_eq!(output.status.code(), Some(1), "{printed}");
-    assert_eq!(shown(&printed, "jwt_secret_file"), (short.join(","), "--jwt-secret-file".into()));
-    for part in ["short has 7 bytes", "key number 1: name is missing", "2 problems"] {
+    assert_eq!(shown(&printed, "jwt_secret_file"), (files.join(","), "--jwt-secret-file".into()));
+    for part in ["pem is a PEM file", "key number 1: name is missing", "2 problems"] {
         assert!(printed.contains(part), "{part}:\n{printed}");
     }
     assert!(!printed.contains("hunter2"), "{printed}");
