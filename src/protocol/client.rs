@@ -131,7 +131,7 @@ pub enum ListStatus {
     Is(Name),
 }
 
-/// Reads the op's own fields of a frame that [`open`] has read.
+/// Reads the op's own fields of a frame whose [opening](super::open) has been read.
 ///
 /// # Errors
 /// [`Refused`] says what to answer; nothing of the frame was taken.

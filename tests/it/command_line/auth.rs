@@ -136,8 +136,8 @@ fn token_prints_a_token_with_its_claims() {
 
 #[test]
 fn token_says_in_one_line_why_there_is_none() {
-    let dir = files(&[("secret", SECRET), ("short", "hunter2")]);
-    let [secret, short] = ["secret", "short"].map(|name| file(&dir, name));
+    let dir = files(&[("secret", SECRET), ("pem", "-----BEGIN hunter2")]);
+    let [secret, pem] = ["secret", "pem"].map(|name| file(&dir, name));
     let two = format!("a={secret},b={secret}");
     let who = ["--shop", "s1", "--device", "till-1", "--role", "main"];
     let cases: [(&[&str], &[&str], &str); 9] = [
@@ -147,7 +147,7 @@ fn token_says_in_one_line_why_there_is_none() {
         (&who, &["--jwt-secret-file", &secret, "--ttl", "soon"], "--ttl"),
         (&who, &["--jwt-secret-file", &secret, "--group", ""], "--group"),
         (&who, &[], "--jwt-secret-file"),
-        (&who, &["--jwt-secret-file", &short], "has 7 bytes"),
+        (&who, &["--jwt-secret-file", &pem], "is a PEM file"),
         (&who, &["--jwt-secret-file", &two], "--kid, out of a, b"),
         (&who, &["--jwt-secret-file", &two, "--kid", "c"], "no secret has the kid \"c\""),
     ];
@@ -171,7 +171,7 @@ async fn a_hangup_reads_the_keys_anew_and_bad_ones_do_not_replace_good_ones() {
     logs("the keys for device tokens were read anew").await;
     let keys: PathBuf = dir.path().join("keys.toml");
     std::fs::write(&keys, KEYS.replace("scopes", "scope")).unwrap();
-    std::fs::write(dir.path().join("secret"), "hunter2").unwrap();
+    std::fs::write(dir.path().join("secret"), "-----BEGIN hunter2").unwrap();
     node.sighup();
     logs("the API's keys stay as they were").await;
     logs("the keys for device tokens stay as they were").await;
