@@ -33,9 +33,9 @@ use view::{Banner, View};
 /// Where devices and metrics are by default; another port where this one is taken.
 const LISTEN_PORT: u16 = 8080;
 const METRICS_PORT: u16 = 9090;
-/// How often the screen is drawn and the plan looked at.
 /// Attempts to begin, where the ports that were free are taken a moment later.
 const STARTS_MAX: usize = 5;
+/// How often the screen is drawn and the plan looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a message of the demo is kept: a guest may come back that late.
 const KEPT: Duration = Duration::from_secs(3600);

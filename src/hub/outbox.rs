@@ -89,7 +89,7 @@ impl Outbox {
     }
 
     /// Puts in what is not stored anywhere: dropped and counted where there is no room.
-    pub fn push_unstored(&self, parcel: Parcel) {
+    pub(super) fn push_unstored(&self, parcel: Parcel) {
         let mut state = self.state.lock();
         if state.queue.len() >= QUEUE_MAX {
             metrics::signal_dropped();

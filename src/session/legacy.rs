@@ -9,7 +9,6 @@ use crate::ids::Name;
 use crate::message::{Audience, Content, Message, Origin, Role, STATUS_OPEN, Signal};
 use crate::protocol::legacy::{self, Answer as Told, Frame, LegacyLogin, LegacyNotify};
 use crate::protocol::{AckMode, Close, CloseCode, ErrorCode, FrameKind, Login};
-use crate::session::ops::RATE_LIMITED_MAX;
 use crate::session::{Action, Call, CallOp, Failure, Session};
 
 /// What a legacy conversation remembers of the time.
@@ -32,13 +31,8 @@ impl Session {
         out: &mut Vec<Action>,
     ) {
         self.legacy = Some(Clock { asked_at: now, now, now_ms });
-        if self.ops.take(now).is_err() {
-            self.rate_limited_in_row += 1;
-            if self.rate_limited_in_row > RATE_LIMITED_MAX {
-                let close = Close::new(CloseCode::RateLimit, "went on after it was told to slow down");
-                return out.push(Action::Close(close));
-            }
-            return self.fail(None, Failure::new(ErrorCode::RateLimited, "rate_limited"), out);
+        if let Err(wait) = self.ops.take(now) {
+            return self.rate_limited(None, wait, out);
         }
         self.rate_limited_in_row = 0;
         match legacy::read(kind, frame) {

@@ -8,7 +8,7 @@ use crate::protocol::{self, ClientOp, Close, CloseCode, ErrorCode, FrameKind, No
 use crate::session::{Action, Call, CallOp, Failure, Session};
 
 /// Consecutive `rate_limited` answers after which the connection is closed.
-pub(super) const RATE_LIMITED_MAX: u32 = 200;
+const RATE_LIMITED_MAX: u32 = 200;
 
 impl Session {
     /// A data frame came in.
@@ -59,7 +59,7 @@ impl Session {
         }
     }
 
-    fn rate_limited(&mut self, reference: Option<Ref>, wait: Duration, out: &mut Vec<Action>) {
+    pub(super) fn rate_limited(&mut self, reference: Option<Ref>, wait: Duration, out: &mut Vec<Action>) {
         self.rate_limited_in_row += 1;
         if self.rate_limited_in_row > RATE_LIMITED_MAX {
             out.push(Action::Close(Close::new(CloseCode::RateLimit, "went on after it was told to slow down")));
