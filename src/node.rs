@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::feed::Feed;
 use crate::http::api::{Api, Cors};
-use crate::http::{self, Probes};
+use crate::http::{self, Peer, Probes};
 use crate::hub::Hub;
 use crate::ids::NodeId;
 use crate::message::Role;
@@ -261,18 +261,22 @@ fn accept(doorways: Doorways<'_>, keepers: &mut JoinSet<()>) -> (watch::Sender<b
     let (stop, stopping) = watch::channel(false);
     if let Some(listener) = listeners.metrics {
         let probes = probes.clone();
-        keepers.spawn(http::accept(listener, None, move |stream| http::serve_probe(probes.clone(), stream)));
+        keepers.spawn(http::accept(listener, None, move |stream, _| http::serve_probe(probes.clone(), stream)));
     }
     let (relay, stops) = (relay.clone(), stopping.clone());
     let doors = tokio::spawn(async move {
         let devices = async {
             if let Some(listener) = listeners.devices {
-                http::accept(listener, Some(stops), move |stream| http::serve_device(relay.clone(), stream)).await;
+                let serve = move |stream, address| {
+                    let peer = Peer::of(&stream, address);
+                    http::serve_device(relay.clone(), stream, peer)
+                };
+                http::accept(listener, Some(stops), serve).await;
             }
         };
         let back_ends = async {
             if let Some(listener) = listeners.api {
-                let serve = |stream| api.clone().serve(stream, stopping.clone());
+                let serve = |stream, _| api.clone().serve(stream, stopping.clone());
                 http::accept(listener, Some(stopping.clone()), serve).await;
             }
         };

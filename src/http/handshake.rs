@@ -1,6 +1,7 @@
 //! The way from an HTTP request to a WebSocket (RFC 6455 §4.2), and what else devices ask for.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use sha1::{Digest, Sha1};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tracing::debug;
 
@@ -37,28 +39,47 @@ struct Shaken {
     place: Place,
 }
 
-/// Serves one TCP connection of a device: HTTP, then its WebSocket.
-pub async fn serve_device(relay: Arc<Relay>, stream: TcpStream) {
+/// Who is at the other end of a device's connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// Whether it came in by a loopback address of this machine.
+    pub is_local: bool,
+}
+
+impl Peer {
+    /// The peer of a TCP connection that came from this address.
+    pub fn of(stream: &TcpStream, address: SocketAddr) -> Peer {
+        Peer { address, is_local: stream.local_addr().is_ok_and(|address| address.ip().is_loopback()) }
+    }
+}
+
+/// Serves one connection of a device, plain or TLS: HTTP, then its WebSocket.
+pub async fn serve_device<S>(relay: Arc<Relay>, stream: S, peer: Peer)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let at = Instant::now();
     // Boxed, so that what HTTP needs is gone once the WebSocket is there.
-    let shaken = Box::pin(tokio::time::timeout(relay.session.login_timeout, shake(relay.clone(), stream))).await;
+    let shaken = Box::pin(tokio::time::timeout(relay.session.login_timeout, shake(relay.clone(), stream, peer))).await;
     let Ok(Some((dialect, upgraded, place))) = shaken else {
         return;
     };
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+    let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else {
         return;
     };
-    let mut stream = parts.io.into_inner();
-    let (read, write) = stream.split();
+    let (read, write) = tokio::io::split(parts.io.into_inner());
     socket::serve(relay, read, write, Accepted { dialect, at, first: parts.read_buf, place }).await;
 }
 
-async fn shake(relay: Arc<Relay>, stream: TcpStream) -> Option<(Dialect, Upgraded, Place)> {
+async fn shake<S>(relay: Arc<Relay>, stream: S, peer: Peer) -> Option<(Dialect, Upgraded, Place)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let shaken: Mutex<Option<Shaken>> = Mutex::new(None);
-    let is_local = stream.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let service = service_fn(|request| async {
         if relay.is_legacy && legacy::is_route(request.uri().path()) {
-            return Ok::<_, Infallible>(legacy::answer(relay.clone(), request, is_local).await);
+            return Ok::<_, Infallible>(legacy::answer(relay.clone(), request, peer.is_local).await);
         }
         Ok(answer(&relay, request, &shaken))
     });

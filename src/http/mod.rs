@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
-pub use handshake::serve_device;
+pub use handshake::{Peer, serve_device};
 pub use probes::{Probes, serve_probe};
 
 /// Connections that may wait to be accepted.
@@ -48,8 +48,11 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Accepts connections and serves each in a task of its own until `stopping` says so; then waits for
 /// those that are left. Dropping the future ends them all.
-pub async fn accept<F>(listener: TcpListener, stopping: Option<watch::Receiver<bool>>, serve: impl Fn(TcpStream) -> F)
-where
+pub async fn accept<F>(
+    listener: TcpListener,
+    stopping: Option<watch::Receiver<bool>>,
+    serve: impl Fn(TcpStream, SocketAddr) -> F,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
     let mut connections = JoinSet::new();
@@ -63,11 +66,11 @@ where
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     // Messages are small and late ones are worthless to a waiter. Where it can't be
                     // set the connection is gone already.
                     let _ = stream.set_nodelay(true);
-                    connections.spawn(serve(stream));
+                    connections.spawn(serve(stream, address));
                 }
                 Err(error) => {
                     warn!(%error, "a connection could not be accepted");
