@@ -8,6 +8,7 @@
 -- KEYS[4]   online     hash       device -> conn, node, since in ms, role, joined by newlines
 -- KEYS[5]   head       string     id of the newest entry
 -- KEYS[6]   channel    channel    of the shop
+-- KEYS[7]   barred     hash       device -> since when in ms, by which back end, joined by a newline
 -- ARGV[1]   device
 -- ARGV[2]   role       main or sub
 -- ARGV[3]   conn
@@ -18,16 +19,19 @@
 -- ARGV[7]   user       it belongs to from now on; empty leaves what is registered
 -- ARGV[8]   groups     '=' it is in those that follow and no others, '-' leaves what is registered
 -- ARGV[..]  group      the groups, for '='
--- RETURN    an error LATE, or {cursor, head, replaced conn or false, user or false, group, group, ...}
+-- RETURN    {cursor, head, replaced conn or false, user or false, group, group, ...}; or false where the
+--           device is barred; or an error LATE
 -- REPEAT    safe: a repeat by the same connection replaces nothing and keeps `since`
--- COST      O(N) for N groups; 5 reads, 2 to 4 writes
+-- COST      O(N) for N groups; 6 reads, 2 to 4 writes
 local devices, mains, cursors, online, head, channel = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local barred = KEYS[7]
 local device, role, conn, node, meta, not_after = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local user, groups = ARGV[7], ARGV[8]
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 if now > not_after then return redis.error_reply('LATE the login was given up before it came') end
+if redis.call('HEXISTS', barred, device) == 1 then return false end
 local newest = redis.call('GET', head) or '0-0'
 
 local stored = redis.call('HGET', devices, device)

@@ -159,6 +159,11 @@ impl Feed {
                     room.evicted(&conn, last);
                 }
             }
+            FeedEvent::Barred { shop, device, conn, last } => {
+                if let Some(room) = self.hub.find(&shop) {
+                    room.barred(&device, conn.as_ref(), last);
+                }
+            }
             FeedEvent::Broadcast(broadcast) => {
                 let push = Arc::new(SignalPush::new(broadcast.signal));
                 for room in self.hub.rooms() {

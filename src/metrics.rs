@@ -31,6 +31,7 @@ pub enum LoginResult {
     Ok,
     BadRequest,
     Unauthorized,
+    Barred,
     Unavailable,
     TimedOut,
 }
@@ -54,6 +55,7 @@ pub enum StoreOp {
     Membership,
     Attrs,
     Evict,
+    Bar,
     Locate,
     Broadcast,
     Events,
@@ -81,6 +83,7 @@ impl StoreOp {
             StoreOp::Membership => "membership",
             StoreOp::Attrs => "attrs",
             StoreOp::Evict => "evict",
+            StoreOp::Bar => "bar",
             StoreOp::Locate => "locate",
             StoreOp::Broadcast => "broadcast",
             StoreOp::Events => "events",
@@ -354,6 +357,7 @@ pub fn login(result: LoginResult) {
         LoginResult::Ok => "ok",
         LoginResult::BadRequest => "bad_request",
         LoginResult::Unauthorized => "unauthorized",
+        LoginResult::Barred => "barred",
         LoginResult::Unavailable => "unavailable",
         LoginResult::TimedOut => "timed_out",
     };

@@ -302,6 +302,17 @@ impl Room {
         self.close(conn, last, Close::new(CloseCode::Operator, "closed by an operator"));
     }
 
+    /// An operator barred this device: every connection of it is closed, after a last signal.
+    pub fn barred(&self, device: &DeviceId, conn: Option<&ConnId>, last: Option<Signal>) {
+        let members = self.members().into_iter();
+        let mut conns: Vec<ConnId> = members.filter(|(of, _)| of == device).map(|(_, conn)| conn).collect();
+        // It may be logging in: before it was barred, and so before it joined.
+        conns.extend(conn.filter(|conn| !conns.contains(conn)).cloned());
+        for conn in conns {
+            self.close(&conn, last.clone(), Close::new(CloseCode::Operator, "barred by an operator"));
+        }
+    }
+
     fn close(&self, conn: &ConnId, last: Option<Signal>, close: Close) {
         let mut state = self.state.lock();
         match state.members.iter().find(|member| member.conn == *conn) {

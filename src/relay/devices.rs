@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use tracing::info;
+
 use crate::attrs::{Attrs, AttrsChange};
 use crate::events::Events;
 use crate::ids::{ConnId, DeviceId, Name, ShopId};
@@ -120,6 +122,30 @@ impl Relay {
             legacy: None,
         };
         Signal { at_ms: self.store.now_ms(), content }
+    }
+
+    /// Bars a device, registered or not, for the back end of this name: closes its connection, after a last
+    /// signal with this data, and lets it log in no more.
+    ///
+    /// # Errors
+    /// The [`Failure`] to answer.
+    pub async fn bar(&self, shop: &ShopId, device: &DeviceId, by: Name, data: Option<Value>) -> Result<(), Failure> {
+        let last = data.map(|data| self.close_signal(device, by.clone(), data));
+        if self.store.bar(shop, device, &by, last.as_ref()).await? {
+            info!(%shop, %device, %by, "barred");
+        }
+        Ok(())
+    }
+
+    /// Lets a barred device log in again.
+    ///
+    /// # Errors
+    /// The [`Failure`] to answer.
+    pub async fn unbar(&self, shop: &ShopId, device: &DeviceId, by: Name) -> Result<(), Failure> {
+        if self.store.unbar(shop, device).await? {
+            info!(%shop, %device, %by, "barred no more");
+        }
+        Ok(())
     }
 
     /// Takes a device out of the registry, for an operator.

@@ -11,7 +11,7 @@ use crate::metrics::{self, LoginResult};
 use crate::protocol::{ErrorCode, Login, Token};
 use crate::relay::Relay;
 use crate::session::{Failure, Grant, Welcome};
-use crate::store::{Connect, Event, EventKind};
+use crate::store::{Admission, Connect, Event, EventKind};
 
 /// Who wants to come in, and by which connection.
 pub struct Visitor {
@@ -36,7 +36,11 @@ impl Relay {
         let grant = self.check_token(&visitor).inspect_err(|_| metrics::login(LoginResult::Unauthorized))?;
         let Visitor { login, conn, .. } = visitor;
         let entered = self.enter(&login, &conn, &grant).await;
-        let (room, connected) = entered.inspect_err(|_| metrics::login(LoginResult::Unavailable))?;
+        let (room, admission) = entered.inspect_err(|_| metrics::login(LoginResult::Unavailable))?;
+        let Admission::Admitted(connected) = admission else {
+            metrics::login(LoginResult::Barred);
+            return Err(Failure::new(ErrorCode::Unauthorized, "an operator has barred this device"));
+        };
         metrics::login(LoginResult::Ok);
         debug!(shop = %login.shop, device = %login.device, %conn, cursor = %connected.cursor, "logged in");
         self.events.tell(|| Event {
@@ -80,12 +84,7 @@ impl Relay {
         Ok(grant)
     }
 
-    async fn enter(
-        &self,
-        login: &Login,
-        conn: &ConnId,
-        grant: &Grant,
-    ) -> Result<(RoomGuard, crate::store::Connected), Failure> {
+    async fn enter(&self, login: &Login, conn: &ConnId, grant: &Grant) -> Result<(RoomGuard, Admission), Failure> {
         // Subscribe before the cursor is read; the other way round, an entry that is stored
         // between the two would wait for the next audit.
         let room = self.feed.open(&login.shop).await?;

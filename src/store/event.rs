@@ -37,6 +37,14 @@ pub enum FeedEvent {
         conn: ConnId,
         last: Option<Signal>,
     },
+    /// An operator barred a device: whatever connection it has is to be closed, after this last signal.
+    Barred {
+        shop: ShopId,
+        device: DeviceId,
+        /// The one that the store knew of, which may be logging in at this moment.
+        conn: Option<ConnId>,
+        last: Option<Signal>,
+    },
     /// A signal for every shop.
     Broadcast(Broadcast),
     /// A text for legacy connections.

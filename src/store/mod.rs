@@ -19,7 +19,9 @@ use async_trait::async_trait;
 
 pub use event::{Event, EventKind, FeedEvent, GapCause, LegacyText};
 pub use open::{OpenError, open};
-pub use registry::{AttrsChanged, Connect, Connected, Device, Evicted, Forget, MembershipChanged, Online};
+pub use registry::{
+    Admission, AttrsChanged, Barred, Connect, Connected, Device, Evicted, Forget, MembershipChanged, Online,
+};
 
 use crate::attrs::{Attrs, AttrsChange};
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, OnceKey, ShopId};
@@ -236,8 +238,8 @@ pub trait Store: Send + Sync {
     /// Moves cursors forward, never back. One outcome a mark, in order.
     async fn mark_delivered(&self, shop: &ShopId, marks: &[Mark]) -> Result<Vec<Marked>, StoreError>;
 
-    /// Registers a device, takes over its presence, and tells the node that had it.
-    async fn connect(&self, shop: &ShopId, connect: &Connect) -> Result<Connected, StoreError>;
+    /// Registers a device, takes over its presence, and tells the node that had it; unless it is barred.
+    async fn connect(&self, shop: &ShopId, connect: &Connect) -> Result<Admission, StoreError>;
 
     /// Ends a device's presence, if it is still this connection's; says whether it was. Then its
     /// cursor also goes forward to `settled`, up to which everything was proven or not for it.
@@ -271,7 +273,8 @@ pub trait Store: Send + Sync {
     /// How many entries a shop's log holds.
     async fn log_len(&self, shop: &ShopId) -> Result<u64, StoreError>;
 
-    /// Removes a device from the registry, with its cursor and attributes; says whether it did.
+    /// Removes a device from the registry, with its cursor and attributes; says whether it did. One that
+    /// is barred stays barred.
     async fn forget(&self, shop: &ShopId, device: &DeviceId, which: Forget) -> Result<bool, StoreError>;
 
     /// A registered device.
@@ -305,6 +308,17 @@ pub trait Store: Send + Sync {
         conn: Option<&ConnId>,
         last: Option<&Signal>,
     ) -> Result<Evicted, StoreError>;
+
+    /// Bars a device, registered or not: ends its presence, has its connections closed, after a last
+    /// signal, and lets it log in no more. Says whether it was not barred before; who barred it first stays.
+    async fn bar(&self, shop: &ShopId, device: &DeviceId, by: &Name, last: Option<&Signal>)
+    -> Result<bool, StoreError>;
+
+    /// Lets a barred device log in again; says whether it was barred.
+    async fn unbar(&self, shop: &ShopId, device: &DeviceId) -> Result<bool, StoreError>;
+
+    /// The barred devices of a shop, in the order of their ids.
+    async fn barred(&self, shop: &ShopId) -> Result<Vec<Barred>, StoreError>;
 
     /// Whose connection this is; None where it is gone. A dead node's ghosts are found too.
     async fn locate(&self, conn: &ConnId) -> Result<Option<(ShopId, Online)>, StoreError>;

@@ -33,6 +33,33 @@ pub struct Connected {
     pub membership: Membership,
 }
 
+/// What came of a [`Store::connect`](crate::store::Store::connect).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    Admitted(Connected),
+    /// An operator barred it; nothing was changed.
+    Barred,
+}
+
+impl Admission {
+    /// What it found, where it was let in.
+    pub fn admitted(self) -> Option<Connected> {
+        match self {
+            Admission::Admitted(connected) => Some(connected),
+            Admission::Barred => None,
+        }
+    }
+}
+
+/// A device that may not log in, registered or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Barred {
+    pub device: DeviceId,
+    pub since_ms: u64,
+    /// The back end that barred it.
+    pub by: Name,
+}
+
 /// A registered device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {

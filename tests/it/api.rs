@@ -1,6 +1,7 @@
 //! The HTTP API: every row of its table, and what it refuses.
 
 mod bad_input;
+mod barring;
 mod broadcast;
 mod browsers;
 mod churn;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::redis_server::{RedisServer, fresh_prefix};
 
-const SCRIPTS: [&str; 14] = [
+const SCRIPTS: [&str; 15] = [
     "publish",
     "mark_delivered",
     "connect",
@@ -19,6 +19,7 @@ const SCRIPTS: [&str; 14] = [
     "membership",
     "set_attrs",
     "evict",
+    "bar",
     "beat",
     "claim",
 ];
@@ -62,13 +63,13 @@ impl Shop {
     }
 
     fn connect(&self, device: &str, role: &str, conn: &str, meta: &str) -> Value {
-        let keys = ["devices", "mains", "cursors", "online", "head", "channel"];
+        let keys = ["devices", "mains", "cursors", "online", "head", "channel", "barred"];
         self.run("connect", &keys, &[device, role, conn, "node", meta, "99999999999999", "", "-"])
     }
 
     /// The same with a user, and with groups where they are named.
     fn connect_as(&self, device: &str, user: &str, groups: Option<&[&str]>) -> Value {
-        let keys = ["devices", "mains", "cursors", "online", "head", "channel"];
+        let keys = ["devices", "mains", "cursors", "online", "head", "channel", "barred"];
         let said = ["sub", "c", "node", "", "99999999999999", user, if groups.is_some() { "=" } else { "-" }];
         self.run("connect", &keys, &[&[device][..], &said, groups.unwrap_or_default()].concat())
     }
@@ -84,6 +85,10 @@ impl Shop {
 
     fn evict(&self, device: &str, conn: &str, last: &str) -> Value {
         self.run("evict", &["devices", "online", "channel"], &[device, conn, last])
+    }
+
+    fn bar(&self, device: &str, by: &str) -> Value {
+        self.run("bar", &["barred", "devices", "online", "channel"], &[device, by, ""])
     }
 
     fn forget(&self, device: &str, seen_before: &str) -> Value {

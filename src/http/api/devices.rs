@@ -14,7 +14,7 @@ use crate::ids::{ConnId, DeviceId, MessageId, Name, ShopId};
 use crate::message::Role;
 use crate::protocol::{Presence, body, list_limit};
 use crate::relay::{ConnectionsPlace, OnlineAt, OnlineFilter};
-use crate::store::Device;
+use crate::store::{Barred, Device};
 
 /// A registered device, as the registry shows it.
 #[derive(Serialize)]
@@ -95,6 +95,54 @@ pub async fn close(ask: Ask) -> Result<Reply, Problem> {
     let (shop, device): (ShopId, DeviceId) = (ask.path.required("shop")?, ask.path.required("device")?);
     let data = body::close(&ask.body).map_err(Problem::bad_request)?;
     ask.relay.evict(&shop, &device, None, ask.name(), data).await?;
+    Ok(no_content())
+}
+
+/// A device that may not log in.
+#[derive(Serialize)]
+struct BarredDevice {
+    device: DeviceId,
+    since: u64,
+    by: Name,
+}
+
+impl From<Barred> for BarredDevice {
+    fn from(barred: Barred) -> BarredDevice {
+        BarredDevice { device: barred.device, since: barred.since_ms, by: barred.by }
+    }
+}
+
+/// `GET /v1/shops/{shop}/barred`
+pub async fn list_barred(ask: Ask) -> Result<Reply, Problem> {
+    let barred = barred(&ask).await?;
+    ask.page(barred.into_iter().map(BarredDevice::from).collect(), |barred| Cow::Borrowed(barred.device.as_str()))
+}
+
+/// `GET /v1/shops/{shop}/devices/{device}/bar`
+pub async fn get_bar(ask: Ask) -> Result<Reply, Problem> {
+    let device: DeviceId = ask.path.required("device")?;
+    let found = barred(&ask).await?.into_iter().find(|barred| barred.device == device);
+    let found = found.ok_or_else(|| Problem::not_found("this device is not barred"))?;
+    json(StatusCode::OK, &BarredDevice::from(found))
+}
+
+async fn barred(ask: &Ask) -> Result<Vec<Barred>, Problem> {
+    let shop: ShopId = ask.path.required("shop")?;
+    Ok(ask.relay.store.barred(&shop).await.map_err(crate::session::Failure::from)?)
+}
+
+/// `PUT /v1/shops/{shop}/devices/{device}/bar`
+pub async fn bar(ask: Ask) -> Result<Reply, Problem> {
+    let (shop, device): (ShopId, DeviceId) = (ask.path.required("shop")?, ask.path.required("device")?);
+    let data = body::close(&ask.body).map_err(Problem::bad_request)?;
+    ask.relay.bar(&shop, &device, ask.name(), data).await?;
+    Ok(no_content())
+}
+
+/// `DELETE /v1/shops/{shop}/devices/{device}/bar`
+pub async fn unbar(ask: Ask) -> Result<Reply, Problem> {
+    let (shop, device): (ShopId, DeviceId) = (ask.path.required("shop")?, ask.path.required("device")?);
+    ask.relay.unbar(&shop, &device, ask.name()).await?;
     Ok(no_content())
 }
 

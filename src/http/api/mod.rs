@@ -5,6 +5,7 @@
 //! connection.
 
 mod ask;
+mod call;
 mod cors;
 mod deployment;
 mod devices;

@@ -4,10 +4,7 @@
 use hyper::Method;
 
 use crate::auth::Scope;
-use crate::http::Reply;
-use crate::http::api::ask::Ask;
-use crate::http::api::problem::Problem;
-use crate::http::api::{deployment, devices, members, messages};
+use crate::http::api::call::Call;
 
 /// A request that the API takes.
 pub struct Route {
@@ -67,80 +64,6 @@ pub enum Body {
     /// One of this schema, or none.
     Optional(&'static str),
     Required(&'static str),
-}
-
-/// What a route does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
-    PostMessage,
-    ListMessages,
-    GetMessage,
-    PutStatus,
-    ListDevices,
-    GetDevice,
-    ForgetDevice,
-    ListOnline,
-    CloseDevice,
-    GetAttrs,
-    PutAttrs,
-    PatchAttrs,
-    ListGroups,
-    GetGroup,
-    JoinGroup,
-    LeaveGroup,
-    DissolveGroup,
-    ListUsers,
-    GetUser,
-    BindUser,
-    UnbindUser,
-    ShopStats,
-    ListConnections,
-    GetConnection,
-    CloseConnection,
-    Broadcast,
-    ListShops,
-    ListNodes,
-    Stats,
-}
-
-impl Call {
-    /// Does it.
-    ///
-    /// # Errors
-    /// The [`Problem`] to answer.
-    pub async fn perform(self, ask: Ask) -> Result<Reply, Problem> {
-        match self {
-            Call::PostMessage => messages::post(ask).await,
-            Call::ListMessages => messages::list(ask).await,
-            Call::GetMessage => messages::get(ask).await,
-            Call::PutStatus => messages::put_status(ask).await,
-            Call::ListDevices => devices::list(ask).await,
-            Call::GetDevice => devices::get(ask).await,
-            Call::ForgetDevice => devices::forget(ask).await,
-            Call::ListOnline => devices::online(ask).await,
-            Call::CloseDevice => devices::close(ask).await,
-            Call::GetAttrs => devices::attrs(ask).await,
-            Call::PutAttrs => devices::set_attrs(ask).await,
-            Call::PatchAttrs => devices::patch_attrs(ask).await,
-            Call::ListGroups => members::groups(ask).await,
-            Call::GetGroup => members::group(ask).await,
-            Call::JoinGroup => members::join(ask).await,
-            Call::LeaveGroup => members::leave(ask).await,
-            Call::DissolveGroup => members::dissolve(ask).await,
-            Call::ListUsers => members::users(ask).await,
-            Call::GetUser => members::user(ask).await,
-            Call::BindUser => members::bind(ask).await,
-            Call::UnbindUser => members::unbind(ask).await,
-            Call::ShopStats => deployment::shop_stats(ask).await,
-            Call::ListConnections => devices::connections(ask).await,
-            Call::GetConnection => devices::connection(ask).await,
-            Call::CloseConnection => devices::close_connection(ask).await,
-            Call::Broadcast => messages::broadcast(ask).await,
-            Call::ListShops => deployment::shops(ask).await,
-            Call::ListNodes => deployment::nodes(ask).await,
-            Call::Stats => deployment::stats(ask).await,
-        }
-    }
 }
 
 const fn of_shop(method: Method, path: &'static str, call: Call, scope: Scope, about: About) -> Route {
@@ -254,6 +177,39 @@ pub const ROUTES: &[Route] = &[
             NO_CONTENT,
             &[404],
         ),
+    ),
+    of_shop(
+        Method::GET,
+        "/v1/shops/{shop}/barred",
+        Call::ListBarred,
+        Scope::Read,
+        reads("List the devices that may not log in", PAGE, &[(200, Some("Barred"))]),
+    ),
+    of_shop(
+        Method::GET,
+        "/v1/shops/{shop}/devices/{device}/bar",
+        Call::GetBar,
+        Scope::Read,
+        finds("Show since when a device is barred, and by whom", &[(200, Some("BarredDevice"))]),
+    ),
+    of_shop(
+        Method::PUT,
+        "/v1/shops/{shop}/devices/{device}/bar",
+        Call::BarDevice,
+        Scope::Operate,
+        takes(
+            "Bar a device, registered or not: close its connection with 4005, and let it log in no more",
+            Body::Optional("Close"),
+            NO_CONTENT,
+            &[],
+        ),
+    ),
+    of_shop(
+        Method::DELETE,
+        "/v1/shops/{shop}/devices/{device}/bar",
+        Call::UnbarDevice,
+        Scope::Operate,
+        does("Let a barred device log in again", &[]),
     ),
     of_shop(
         Method::GET,

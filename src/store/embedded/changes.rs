@@ -153,7 +153,11 @@ impl Change for MarkDelivered {
     }
 }
 
-fn unreadable_is_none<T: Default>(failure: Failure) -> Result<T, Failure> {
+/// What a row that cannot be read counts as where the change must not fail for it.
+///
+/// # Errors
+/// Any other [`Failure`].
+pub fn unreadable_is_none<T: Default>(failure: Failure) -> Result<T, Failure> {
     match failure {
         Failure::Row { .. } => Ok(T::default()),
         lost => Err(lost),

@@ -7,9 +7,10 @@ use redb::ReadTransaction;
 use tokio::time::timeout;
 
 use crate::attrs::{Attrs, AttrsChange};
-use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId, unix_ms};
+use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId, unix_ms};
 use crate::message::{Audience, Broadcast, MembershipChange, Origin, Signal};
 use crate::metrics::StoreOp;
+use crate::store::embedded::bars::{BarDevice, UnbarDevice, barred};
 use crate::store::embedded::changes::{Change, DealWith, MarkDelivered, Nudge, PublishMessage, RememberShop, TrimLog};
 use crate::store::embedded::numbers::GiveNumbers;
 use crate::store::embedded::registry::{
@@ -20,8 +21,8 @@ use crate::store::embedded::writer::job;
 use crate::store::embedded::{EmbeddedStore, numbers, queries};
 use crate::store::record::{self, RecordError};
 use crate::store::{
-    AttrsChanged, Beat, Connect, Connected, Device, Event, Evicted, FeedEvent, Forget, LegacyText, Mark, Marked,
-    MembershipChanged, NodeReport, Online, Page, PageLimit, Publish, Published, Receipt, SetStatus, Signalled,
+    Admission, AttrsChanged, Barred, Beat, Connect, Device, Event, Evicted, FeedEvent, Forget, LegacyText, Mark,
+    Marked, MembershipChanged, NodeReport, Online, Page, PageLimit, Publish, Published, Receipt, SetStatus, Signalled,
     StatusSet, Store, StoreError, timed,
 };
 
@@ -63,11 +64,11 @@ impl Store for EmbeddedStore {
         Ok(outcomes)
     }
 
-    async fn connect(&self, shop: &ShopId, connect: &Connect) -> Result<Connected, StoreError> {
+    async fn connect(&self, shop: &ShopId, connect: &Connect) -> Result<Admission, StoreError> {
         let change = ConnectDevice { shop: shop.clone(), connect: connect.clone() };
-        let connected = timed(StoreOp::Connect, self.change("connect", change)).await?;
+        let admission = timed(StoreOp::Connect, self.change("connect", change)).await?;
         self.memory.lock().conns.insert(connect.conn.clone(), (shop.clone(), connect.device.clone()));
-        Ok(connected)
+        Ok(admission)
     }
 
     async fn disconnect(
@@ -173,6 +174,27 @@ impl Store for EmbeddedStore {
         let change =
             EvictDevice { shop: shop.clone(), device: device.clone(), conn: conn.cloned(), last: last.cloned() };
         timed(StoreOp::Evict, self.change("evict", change)).await
+    }
+
+    async fn bar(
+        &self,
+        shop: &ShopId,
+        device: &DeviceId,
+        by: &Name,
+        last: Option<&Signal>,
+    ) -> Result<bool, StoreError> {
+        let change = BarDevice { shop: shop.clone(), device: device.clone(), by: by.clone(), last: last.cloned() };
+        timed(StoreOp::Bar, self.change("bar", change)).await
+    }
+
+    async fn unbar(&self, shop: &ShopId, device: &DeviceId) -> Result<bool, StoreError> {
+        let change = UnbarDevice { shop: shop.clone(), device: device.clone() };
+        timed(StoreOp::Bar, self.change("unbar", change)).await
+    }
+
+    async fn barred(&self, shop: &ShopId) -> Result<Vec<Barred>, StoreError> {
+        let shop = shop.clone();
+        timed(StoreOp::Bar, self.query("barred", move |view| barred(view, &shop))).await
     }
 
     async fn locate(&self, conn: &ConnId) -> Result<Option<(ShopId, Online)>, StoreError> {

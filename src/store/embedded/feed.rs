@@ -55,7 +55,8 @@ impl Feed {
             | FeedEvent::Signal { shop, .. }
             | FeedEvent::Receipt { shop, .. }
             | FeedEvent::Replaced { shop, .. }
-            | FeedEvent::Evicted { shop, .. } => self.hears(shop),
+            | FeedEvent::Evicted { shop, .. }
+            | FeedEvent::Barred { shop, .. } => self.hears(shop),
             // They are for every shop.
             FeedEvent::Broadcast(_) | FeedEvent::LegacyText(_) => true,
             // Told by `tell_gap`.

@@ -7,6 +7,7 @@
 //! and which are legacy ones are in memory, and a presence holds for the process that wrote it. There is no event stream. Never shares its directory. Called through
 //! [`Store`](crate::store::Store); built by [`open`](crate::store::open()).
 
+mod bars;
 mod changes;
 mod disk;
 mod engine;

@@ -254,7 +254,8 @@ fn rows(view: &ReadTransaction, shop: &ShopId) -> Result<Vec<(DeviceId, DeviceRo
     Ok(rows)
 }
 
-fn unreadable(shop: &ShopId, table: &'static str, row: impl std::fmt::Display) {
+/// Notes that a row is left out, as this version cannot read it.
+pub fn unreadable(shop: &ShopId, table: &'static str, row: impl std::fmt::Display) {
     metrics::record_unreadable();
     tracing::warn!(%shop, table, %row, "a stored row cannot be read and is left out");
 }

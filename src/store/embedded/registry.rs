@@ -10,7 +10,7 @@ use crate::ids::{ConnId, DeviceId, MessageId, ShopId};
 use crate::message::{Entry, MembershipChange, MembershipStep, Signal};
 use crate::store::embedded::changes::{Change, Scene};
 use crate::store::embedded::tables::{DeviceRow, Failure, Tables, device_key};
-use crate::store::{AttrsChanged, Connect, Connected, Evicted, FeedEvent, Forget, MembershipChanged};
+use crate::store::{Admission, AttrsChanged, Connect, Connected, Evicted, FeedEvent, Forget, MembershipChanged};
 
 /// [`crate::store::Store::connect`]
 pub struct ConnectDevice {
@@ -19,14 +19,17 @@ pub struct ConnectDevice {
 }
 
 impl Change for ConnectDevice {
-    type Outcome = Connected;
+    type Outcome = Admission;
 
     fn bytes(&self) -> usize {
         256 + self.connect.meta.as_ref().map_or(0, |meta| meta.len())
     }
 
-    fn apply(&self, tables: &mut Tables<'_>, scene: &mut Scene<'_>) -> Result<Connected, Failure> {
+    fn apply(&self, tables: &mut Tables<'_>, scene: &mut Scene<'_>) -> Result<Admission, Failure> {
         let (shop, connect) = (&self.shop, &self.connect);
+        if tables.barred.get(device_key(shop, &connect.device))?.is_some() {
+            return Ok(Admission::Barred);
+        }
         let mut of_shop = tables.shop(shop)?.unwrap_or_default();
         let head = of_shop.head;
         let known = tables.device(shop, &connect.device)?;
@@ -67,7 +70,7 @@ impl Change for ConnectDevice {
         if let Some(conn) = replaced.clone() {
             scene.events.push(FeedEvent::Replaced { shop: shop.clone(), device: connect.device.clone(), conn });
         }
-        Ok(Connected { cursor: cursor.unwrap_or(head), head, replaced, membership })
+        Ok(Admission::Admitted(Connected { cursor: cursor.unwrap_or(head), head, replaced, membership }))
     }
 }
 

@@ -47,6 +47,9 @@ pub const ATTRS: TableDefinition<DeviceKey, &str> = TableDefinition::new("attrs"
 pub const NUMBERS: TableDefinition<EntryKey, u64> = TableDefinition::new("numbers");
 /// The rows of [`NUMBERS`] by number.
 pub const NUMBERED: TableDefinition<u64, EntryKey> = TableDefinition::new("numbered");
+/// Barred device -> since when, in milliseconds since 1970, and the back end that barred it. Files of earlier
+/// versions have no such table until something is written.
+pub const BARRED: TableDefinition<DeviceKey, (u64, &str)> = TableDefinition::new("barred");
 /// Shop and idempotency key -> the two numbers of the id stored under it, and when it ends, in
 /// milliseconds since 1970.
 pub const ONCE: TableDefinition<(&str, &str), (u64, u64, u64)> = TableDefinition::new("once");
@@ -272,6 +275,7 @@ pub struct Tables<'t> {
     pub attrs: Table<'t, DeviceKey, &'static str>,
     pub numbers: Table<'t, EntryKey, u64>,
     pub numbered: Table<'t, u64, EntryKey>,
+    pub barred: Table<'t, DeviceKey, (u64, &'static str)>,
     pub once: Table<'t, (&'static str, &'static str), (u64, u64, u64)>,
     pub once_ends: Table<'t, (u64, &'static str, &'static str), ()>,
 }
@@ -292,6 +296,7 @@ impl<'t> Tables<'t> {
             attrs: transaction.open_table(ATTRS)?,
             numbers: transaction.open_table(NUMBERS)?,
             numbered: transaction.open_table(NUMBERED)?,
+            barred: transaction.open_table(BARRED)?,
             once: transaction.open_table(ONCE)?,
             once_ends: transaction.open_table(ONCE_ENDS)?,
         })

@@ -10,7 +10,7 @@ use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, SetsInterface
 use fred::types::{ClusterHash, CustomCommand, Value};
 
 use crate::attrs::{Attrs, AttrsChange};
-use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId, unix_ms};
+use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId, unix_ms};
 use crate::message::{Audience, Broadcast, MembershipChange, Origin, Signal};
 use crate::metrics::{self, StoreOp};
 use crate::store::record;
@@ -19,7 +19,7 @@ use crate::store::redis::script::ensure_up;
 use crate::store::redis::scripts::{self, MARKS_MAX, MembershipCall, PublishCall, RawEntry, TRIM_ENTRIES_MAX};
 use crate::store::redis::{RedisStore, hashes};
 use crate::store::{
-    AttrsChanged, Beat, Connect, Connected, Device, Event, Evicted, Forget, LegacyText, Mark, Marked,
+    Admission, AttrsChanged, Barred, Beat, Connect, Device, Event, Evicted, Forget, LegacyText, Mark, Marked,
     MembershipChanged, NodeReport, Online, Page, PageLimit, Publish, Published, Receipt, SetStatus, Signalled,
     StatusSet, Store, StoreError, Stored, timed,
 };
@@ -67,13 +67,13 @@ impl Store for RedisStore {
         Ok(outcomes)
     }
 
-    async fn connect(&self, shop: &ShopId, connect: &Connect) -> Result<Connected, StoreError> {
+    async fn connect(&self, shop: &ShopId, connect: &Connect) -> Result<Admission, StoreError> {
         // Whoever waits has given up by then, and the device may have logged in elsewhere.
         let not_after_ms = self.now_ms() + 2 * self.settings.deadline.as_millis() as u64;
         let keys = self.keys.shop(shop);
         let connecting = timed(StoreOp::Connect, self.scripts.connect(&keys, connect, not_after_ms));
-        let (connected, ()) = tokio::join!(connecting, self.note_conn(shop, &connect.device, &connect.conn));
-        connected
+        let (admission, ()) = tokio::join!(connecting, self.note_conn(shop, &connect.device, &connect.conn));
+        admission
     }
 
     async fn disconnect(
@@ -185,6 +185,25 @@ impl Store for RedisStore {
     ) -> Result<Evicted, StoreError> {
         let last = last.map(record::encode_signal).transpose().map_err(|error| unwritable("evict", error))?;
         timed(StoreOp::Evict, self.scripts.evict(&self.keys.shop(shop), device, conn, last)).await
+    }
+
+    async fn bar(
+        &self,
+        shop: &ShopId,
+        device: &DeviceId,
+        by: &Name,
+        last: Option<&Signal>,
+    ) -> Result<bool, StoreError> {
+        let last = last.map(record::encode_signal).transpose().map_err(|error| unwritable("bar", error))?;
+        timed(StoreOp::Bar, self.scripts.bar(&self.keys.shop(shop), device, by, last)).await
+    }
+
+    async fn unbar(&self, shop: &ShopId, device: &DeviceId) -> Result<bool, StoreError> {
+        timed(StoreOp::Bar, self.remove_bar(shop, device)).await
+    }
+
+    async fn barred(&self, shop: &ShopId) -> Result<Vec<Barred>, StoreError> {
+        timed(StoreOp::Bar, self.all_barred(shop)).await
     }
 
     async fn locate(&self, conn: &ConnId) -> Result<Option<(ShopId, Online)>, StoreError> {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId};
 use crate::message::{Membership, Origin, Role};
-use crate::store::{Dealt, Device, NodeReport, Online};
+use crate::store::{Barred, Dealt, Device, NodeReport, Online};
 
 /// The record of `devices`, as `connect.lua` and `membership.lua` write it. Keys that this version does not know are
 /// kept by the scripts and ignored here.
@@ -50,6 +50,12 @@ pub fn online(device: DeviceId, presence: &str) -> Option<Online> {
     let since_ms = parts.next()?.parse().ok()?;
     let role = role(parts.next()?)?;
     Some(Online { device, role, conn, node, since_ms })
+}
+
+/// A barred device, from its field in `barred`.
+pub fn barred(device: DeviceId, text: &str) -> Option<Barred> {
+    let (since_ms, by) = text.split_once('\n')?;
+    Some(Barred { device, since_ms: since_ms.parse().ok()?, by: by.parse().ok()? })
 }
 
 /// Who dealt with a message, as `status` holds it.

@@ -145,6 +145,11 @@ impl ShopKeys {
         self.named("attrs")
     }
 
+    /// Hash: barred device → since when, and by whom.
+    pub fn barred(&self) -> String {
+        self.named("barred")
+    }
+
     /// String: the message id stored under an idempotency key.
     pub fn once(&self, key: &OnceKey) -> String {
         format!("{}:once:{}", self.stem, key.as_str())
@@ -176,6 +181,7 @@ mod tests {
             (shop.expired(), "sr:{s 1}:expired"),
             (shop.numbers(), "sr:{s 1}:numbers"),
             (shop.attrs(), "sr:{s 1}:attrs"),
+            (shop.barred(), "sr:{s 1}:barred"),
             (shop.once(&once), "sr:{s 1}:once:k{1}"),
             (keys.probe(&"n-1".parse().unwrap()), "sr:{probe-n-1}:probe"),
             (keys.nodes(), "sr:nodes"),

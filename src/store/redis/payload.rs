@@ -8,6 +8,7 @@
 //! | entry, by `publish.lua`, `set_status.lua` and `membership.lua` | `E<prev> <id> <publisher>\n<record>` |
 //! | takeover, by `connect.lua` | `C<conn>\n<device>` |
 //! | eviction, by `evict.lua` and `forget.lua` | `K<conn>\n<record of the last signal, or nothing>` |
+//! | bar, by `bar.lua` | `X<conn, or nothing>\n<device>\n<record of the last signal, or nothing>` |
 //! | signal | `S<publisher>\n<record>` |
 //! | receipt | `R<record>` |
 //! | broadcast, on the channel of all shops | `B<record>` |
@@ -16,6 +17,7 @@
 //! Never talks to Redis. Called by [`super::feed`] and [`super`].
 
 use crate::ids::{ConnId, IdError, ShopId};
+use crate::message::Signal;
 use crate::store::record::{self, RecordError};
 use crate::store::{FeedEvent, LegacyText, Stored};
 
@@ -99,11 +101,20 @@ pub fn parse(shop: ShopId, payload: &[u8]) -> Result<FeedEvent, PayloadError> {
         }
         b'K' => {
             let (conn, last) = split_line(rest)?;
-            let last = if last.is_empty() { None } else { Some(record::decode_signal(last)?) };
-            Ok(FeedEvent::Evicted { shop, conn: conn.parse()?, last })
+            Ok(FeedEvent::Evicted { shop, conn: conn.parse()?, last: last_signal(last)? })
+        }
+        b'X' => {
+            let (conn, rest) = split_line(rest)?;
+            let (device, last) = split_line(rest)?;
+            let conn = if conn.is_empty() { None } else { Some(conn.parse()?) };
+            Ok(FeedEvent::Barred { shop, device: device.parse()?, conn, last: last_signal(last)? })
         }
         _ => Err(PayloadError::Layout),
     }
+}
+
+fn last_signal(record: &[u8]) -> Result<Option<Signal>, RecordError> {
+    if record.is_empty() { Ok(None) } else { record::decode_signal(record).map(Some) }
 }
 
 /// The text before the first newline, and the bytes after it.
@@ -118,7 +129,7 @@ fn split_line(bytes: &[u8]) -> Result<(&str, &[u8]), PayloadError> {
 mod tests {
     use super::*;
     use crate::ids::MessageId;
-    use crate::message::{Audience, Broadcast, Content, Origin, Signal, StatusChange, Value};
+    use crate::message::{Audience, Broadcast, Content, Origin, StatusChange, Value};
     use crate::store::Receipt;
 
     fn shop() -> ShopId {
@@ -184,6 +195,18 @@ mod tests {
     }
 
     #[test]
+    fn a_bar_is_read_with_and_without_a_connection_and_a_last_signal() {
+        let FeedEvent::Barred { device, conn, last, .. } = parse(shop(), "X\n店 1\n".as_bytes()).unwrap() else {
+            panic!()
+        };
+        assert_eq!((device.as_str(), conn, last.is_none()), ("店 1", None, true));
+        let payload = [b"Xnode.1\nd\n", &record::encode_signal(&note()).unwrap()[..]].concat();
+        let FeedEvent::Barred { device, conn, last, .. } = parse(shop(), &payload).unwrap() else { panic!() };
+        assert_eq!((device.as_str(), conn.unwrap().as_str()), ("d", "node.1"));
+        assert_eq!(format!("{:?}", last.unwrap()), format!("{:?}", note()));
+    }
+
+    #[test]
     fn a_broadcast_is_read_on_its_own_channel_only() {
         let sent = Broadcast { signal: note(), except: vec!["node.1".parse().unwrap()].into() };
         let payload = broadcast(&record::encode_broadcast(&sent).unwrap());
@@ -225,6 +248,12 @@ mod tests {
             b"Kn.1",
             b"Kn 1\n",
             b"Kn.1\n\xc1",
+            b"X",
+            b"X\n",
+            b"Xn.1\nd",
+            b"X\n\n",
+            b"Xn 1\nd\n",
+            b"X\nd\n\xc1",
             b"Zx",
             b"R",
         ] {

@@ -15,7 +15,7 @@ use crate::store::redis::reply::{self, Reply, queued, store_error, unavailable, 
 use crate::store::redis::script::ensure_up;
 use crate::store::redis::scripts::{AttrsCall, AttrsSet};
 use crate::store::redis::{RedisStore, hashes};
-use crate::store::{AttrsChanged, Device, Online, StoreError};
+use crate::store::{AttrsChanged, Barred, Device, Online, StoreError};
 
 /// How often a merge is begun anew because the attributes changed meanwhile. Of those who change them
 /// at once one gets through each time.
@@ -57,6 +57,26 @@ impl RedisStore {
         }
         online.sort_by(|a, b| a.device.cmp(&b.device));
         Ok(online)
+    }
+
+    pub(super) async fn all_barred(&self, shop: &ShopId) -> Result<Vec<Barred>, StoreError> {
+        let bars = self.hash("barred", self.keys.shop(shop).barred()).await?;
+        let mut barred = Vec::with_capacity(bars.len());
+        for (name, text) in &bars {
+            let text = std::str::from_utf8(text).unwrap_or_default();
+            match name.parse().ok().and_then(|device| hashes::barred(device, text)) {
+                Some(device) => barred.push(device),
+                None => unreadable(shop, "barred", name),
+            }
+        }
+        barred.sort_by(|a, b| a.device.cmp(&b.device));
+        Ok(barred)
+    }
+
+    pub(super) async fn remove_bar(&self, shop: &ShopId, device: &DeviceId) -> Result<bool, StoreError> {
+        let removing = self.commands()?.hdel(self.keys.shop(shop).barred(), device.as_str());
+        let removed: i64 = removing.await.map_err(|error| store_error("hdel", error))?;
+        Ok(removed > 0)
     }
 
     async fn hash(&self, call: &'static str, key: String) -> Result<HashMap<String, Bytes>, StoreError> {

@@ -8,15 +8,15 @@ use std::time::Duration;
 use fred::clients::Client;
 use fred::types::Value;
 
-use crate::ids::{ConnId, DeviceId, MessageId, NodeId};
+use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId};
 use crate::message::{Membership, MembershipChange, MembershipStep};
 use crate::store::redis::hashes;
 use crate::store::redis::keys::ShopKeys;
 use crate::store::redis::reply::{self, Reply};
 use crate::store::redis::script::Script;
 use crate::store::{
-    Beat, Connect, Connected, Evicted, Forget, Mark, Marked, MembershipChanged, NodeReport, PageLimit, Published,
-    SetStatus, StatusSet, StoreError,
+    Admission, Beat, Connect, Connected, Evicted, Forget, Mark, Marked, MembershipChanged, NodeReport, PageLimit,
+    Published, SetStatus, StatusSet, StoreError,
 };
 
 /// Marks of one call of the script.
@@ -102,6 +102,7 @@ pub struct Scripts {
     membership: Script,
     set_attrs: Script,
     evict: Script,
+    bar: Script,
     beat: Script,
     claim: Script,
 }
@@ -123,6 +124,7 @@ impl Scripts {
             membership: Script::new("membership", include_str!("../../../lua/membership.lua")),
             set_attrs: Script::new("set_attrs", include_str!("../../../lua/set_attrs.lua")),
             evict: Script::new("evict", include_str!("../../../lua/evict.lua")),
+            bar: Script::new("bar", include_str!("../../../lua/bar.lua")),
             beat: Script::new("beat", include_str!("../../../lua/beat.lua")),
             claim: Script::new("claim", include_str!("../../../lua/claim.lua")),
         }
@@ -180,8 +182,9 @@ impl Scripts {
         shop: &ShopKeys,
         connect: &Connect,
         not_after_ms: u64,
-    ) -> Result<Connected, StoreError> {
-        let keys = vec![shop.devices(), shop.mains(), shop.cursors(), shop.online(), shop.head(), shop.channel()];
+    ) -> Result<Admission, StoreError> {
+        let (devices, mains, cursors, online) = (shop.devices(), shop.mains(), shop.cursors(), shop.online());
+        let keys = vec![devices, mains, cursors, online, shop.head(), shop.channel(), shop.barred()];
         let mut args: Vec<Value> = vec![
             connect.device.as_str().into(),
             connect.role.as_str().into(),
@@ -194,13 +197,14 @@ impl Scripts {
         ];
         args.extend(connect.groups.iter().flatten().map(|group| Value::from(group.as_str())));
         let mut reply = self.connect.run(&self.commands, keys, args).await?;
-        let (cursor, head) = (reply.parsed()?, reply.parsed()?);
+        let Some(cursor) = reply.parsed_or_nil()? else { return Ok(Admission::Barred) };
+        let head = reply.parsed()?;
         let (replaced, user) = (reply.parsed_or_nil()?, reply.parsed_or_nil()?);
         let mut groups = Vec::new();
         while !reply.is_empty() {
             groups.push(reply.parsed()?);
         }
-        Ok(Connected { cursor, head, replaced, membership: Membership { groups, user } })
+        Ok(Admission::Admitted(Connected { cursor, head, replaced, membership: Membership { groups, user } }))
     }
 
     /// `disconnect.lua`
@@ -361,6 +365,19 @@ impl Scripts {
             1 => Ok(Evicted::Away),
             code => Err(reply.unknown(code)),
         }
+    }
+
+    /// `bar.lua`, given the record of the last signal.
+    pub async fn bar(
+        &self,
+        shop: &ShopKeys,
+        device: &DeviceId,
+        by: &Name,
+        last: Option<Vec<u8>>,
+    ) -> Result<bool, StoreError> {
+        let keys = vec![shop.barred(), shop.devices(), shop.online(), shop.channel()];
+        let last = Value::Bytes(last.unwrap_or_default().into());
+        yes_or_no(self.bar.run(&self.commands, keys, vec![device.as_str().into(), by.as_str().into(), last]).await?)
     }
 
     /// `beat.lua`

@@ -164,3 +164,24 @@ fn an_eviction_ends_the_presence_it_means_and_no_other() {
     assert_eq!(shop.cli("EXISTS", "online", &[]), "0");
     assert_eq!((shop.cli("HLEN", "devices", &[]), shop.cli("SCARD", "mains", &[])), ("2".into(), "2".into()));
 }
+
+#[test]
+fn a_bar_ends_the_presence_and_refuses_every_login_until_it_is_gone() {
+    let shop = Shop::fresh();
+    assert_eq!(shop.bar("stranger", "pos"), json!(1), "one that never came");
+    assert_eq!(shop.connect("stranger", "main", "c0", ""), Value::Null);
+    assert_eq!(shop.cli("EXISTS", "devices", &[]), "0", "a refused login leaves nothing");
+    shop.connect("d", "main", "c1", "");
+    shop.connect("e", "sub", "c2", "");
+    assert_eq!(shop.bar("d", "pos"), json!(1));
+    let bar = shop.cli("HGET", "barred", &["d"]);
+    assert_eq!((shop.bar("d", "other"), shop.cli("HGET", "barred", &["d"])), (json!(0), bar.clone()));
+    assert!(bar.ends_with("\npos"), "{bar:?}");
+    assert_eq!(shop.cli("HKEYS", "online", &[]), "e");
+    assert_eq!(shop.connect("d", "main", "c3", ""), Value::Null);
+    assert_eq!((shop.cli("HLEN", "devices", &[]), shop.cli("HKEYS", "online", &[])), ("2".into(), "e".into()));
+    assert_eq!(shop.forget("d", ""), json!(1));
+    assert_eq!(shop.connect("d", "main", "c3", ""), Value::Null, "who is forgotten stays barred");
+    shop.cli("HDEL", "barred", &["d"]);
+    assert_eq!(shop.connect("d", "main", "c3", "")[2], Value::Null, "nobody is replaced by its coming back");
+}

@@ -13,8 +13,8 @@ use shoprelay::message::{Audience, Broadcast, Entry, Signal};
 use shoprelay::store::embedded::EmbeddedStore;
 use shoprelay::store::redis::RedisStore;
 use shoprelay::store::{
-    Connect, Device, FeedEvent, LegacyText, Mark, Marked, MembershipChanged, NodeReport, Published, Receipt, SetStatus,
-    StatusSet, Store, StoreSettings, Stored,
+    Admission, Connect, Device, FeedEvent, LegacyText, Mark, Marked, MembershipChanged, NodeReport, Published, Receipt,
+    SetStatus, StatusSet, Store, StoreSettings, Stored,
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -164,9 +164,13 @@ impl Side {
                     groups: login.groups.clone(),
                     user: login.user.clone(),
                 };
-                let found = self.store(node).connect(&of, &connect).await.unwrap();
-                let (cursor, head) = (self.name(shop, found.cursor), self.name(shop, found.head));
-                format!("{cursor} {head} {:?} {:?}", found.replaced, found.membership)
+                match self.store(node).connect(&of, &connect).await.unwrap() {
+                    Admission::Admitted(found) => {
+                        let (cursor, head) = (self.name(shop, found.cursor), self.name(shop, found.head));
+                        format!("{cursor} {head} {:?} {:?}", found.replaced, found.membership)
+                    }
+                    Admission::Barred => "barred".to_owned(),
+                }
             }
             Op::Mark(marks) => self.mark(node, shop, marks).await,
             Op::Signal(signal) => said(self.store(node).signal(&of, signal).await),
@@ -190,6 +194,16 @@ impl Side {
             Op::Evict(device, nth, last) => {
                 let conn = nth.map(|nth| conn(nodes, nth));
                 said(self.store(node).evict(&of, device, conn.as_ref(), last.as_ref()).await)
+            }
+            Op::Bar(device, last) => {
+                let by = "pos".parse().unwrap();
+                said(self.store(node).bar(&of, device, &by, last.as_ref()).await)
+            }
+            Op::Unbar(device) => said(self.store(node).unbar(&of, device).await),
+            Op::Barred => {
+                let mut barred = self.store(node).barred(&of).await;
+                barred.iter_mut().flatten().for_each(|barred| barred.since_ms = 0);
+                said(barred)
             }
             Op::Broadcast => {
                 let signal = signal(message_of_api(Audience::All));

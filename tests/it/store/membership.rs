@@ -52,7 +52,7 @@ async fn a_login_sets_groups_and_user_where_it_names_them_and_keeps_them_else(be
     let log_in = async |groups: Option<&[&str]>, user: Option<&str>| {
         let groups = groups.map(|groups| member(groups, None).groups);
         let connect = Connect { groups, user: user.map(name), ..login("hand", Role::Sub, "c1") };
-        let found = store.connect(&shop(), &connect).await.unwrap().membership;
+        let found = store.connect(&shop(), &connect).await.unwrap().admitted().unwrap().membership;
         assert_eq!(membership(store, "hand").await, found);
         found
     };

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use shoprelay::attrs::{Attrs, AttrsChange};
 use shoprelay::ids::{ConnId, MessageId, ShopId};
 use shoprelay::message::{Audience, Membership, Role};
-use shoprelay::store::{AttrsChanged, Connect, Evicted, FeedEvent, Forget, Published};
+use shoprelay::store::{Admission, AttrsChanged, Connect, Evicted, FeedEvent, Forget, Published};
 
 use super::suite::{
     Bench, conformance, conn, connect, device, login, mark, message, message_of_api, shop, shop_ref, signal, stored,
@@ -22,6 +22,7 @@ conformance! {
     an_evicted_device_was_seen_until_then,
     an_operator_forgets_a_connected_device_with_all_that_was_kept_of_it,
     a_connection_is_found_by_its_name_until_it_is_gone,
+    a_barred_device_is_away_told_to_go_and_let_in_no_more_until_it_is_unbarred,
 }
 
 fn attrs(text: &str) -> Attrs {
@@ -211,4 +212,39 @@ async fn a_connection_is_found_by_its_name_until_it_is_gone(bench: &mut Bench) {
     assert_eq!(store.locate(&nth(3)).await.unwrap(), None, "it was evicted");
     assert!(store.disconnect(&other, &device("店 a"), &nth(2), None).await.unwrap());
     assert_eq!(store.locate(&nth(2)).await.unwrap(), None, "it went");
+}
+
+async fn a_barred_device_is_away_told_to_go_and_let_in_no_more_until_it_is_unbarred(bench: &mut Bench) {
+    bench.store.subscribe(&shop()).await.unwrap();
+    let store = &*bench.store;
+    let (till, by) = (device("till"), "pos".parse().unwrap());
+    connect(store, "till", Role::Main, "c1").await;
+    let last = signal(message_of_api(Audience::All));
+    assert!(store.bar(&shop(), &till, &by, Some(&last)).await.unwrap());
+    let first = store.barred(&shop()).await.unwrap();
+    assert_eq!((&first[0].device, &first[0].by, first.len()), (&till, &by, 1));
+    assert!(!store.bar(&shop(), &till, &"other".parse().unwrap(), None).await.unwrap(), "the repeat");
+    assert!(store.bar(&shop(), &device("stranger"), &by, None).await.unwrap(), "one that never came");
+    let both = store.barred(&shop()).await.unwrap();
+    assert_eq!((&both[0].device, &both[1]), (&device("stranger"), &first[0]), "who barred it first stays");
+    assert_eq!(store.barred(&"other".parse().unwrap()).await.unwrap(), []);
+    assert_eq!(store.online(&shop()).await.unwrap(), []);
+    for name in ["till", "stranger"] {
+        let refused = store.connect(&shop(), &login(name, Role::Main, "c2")).await.unwrap();
+        assert_eq!(refused, Admission::Barred, "{name}");
+    }
+    assert_eq!(store.devices(&shop()).await.unwrap().len(), 1, "the refused stranger is not registered");
+    assert!(store.forget(&shop(), &till, Forget::ByOperator).await.unwrap());
+    let refused = store.connect(&shop(), &login("till", Role::Main, "c2")).await.unwrap();
+    assert_eq!(refused, Admission::Barred, "who is forgotten stays barred");
+    assert!(store.unbar(&shop(), &till).await.unwrap());
+    assert!(!store.unbar(&shop(), &till).await.unwrap(), "the repeat");
+    assert_eq!(connect(store, "till", Role::Main, "c2").await.replaced, None);
+
+    let FeedEvent::Barred { device: of, conn: closed, last: told, .. } = bench.next().await else { panic!() };
+    assert_eq!((of, closed, format!("{:?}", told.unwrap())), (till.clone(), Some(conn("c1")), format!("{last:?}")));
+    for name in ["till", "stranger"] {
+        let FeedEvent::Barred { device: of, conn: none, last, .. } = bench.next().await else { panic!() };
+        assert_eq!((of, none, last.is_none()), (device(name), None, true));
+    }
 }

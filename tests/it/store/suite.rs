@@ -152,7 +152,7 @@ pub fn login(name: &str, role: Role, conn_name: &str) -> Connect {
 }
 
 pub async fn connect(store: &dyn Store, name: &str, role: Role, conn_name: &str) -> Connected {
-    store.connect(&shop(), &login(name, role, conn_name)).await.unwrap()
+    store.connect(&shop(), &login(name, role, conn_name)).await.unwrap().admitted().unwrap()
 }
 
 pub async fn read(store: &dyn Store, after: MessageId, entries: usize) -> Page {

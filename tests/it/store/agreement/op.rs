@@ -49,6 +49,9 @@ pub enum Op {
     Attrs(DeviceId),
     ChangeAttrs(DeviceId, AttrsChange),
     Evict(DeviceId, Option<usize>, Option<Signal>),
+    Bar(DeviceId, Option<Signal>),
+    Unbar(DeviceId),
+    Barred,
     Locate(usize),
     Broadcast,
     Numbers(Vec<At>),
@@ -177,7 +180,7 @@ fn evict(random: &mut StdRng) -> Op {
 
 impl Op {
     pub fn random(random: &mut StdRng) -> Op {
-        match random.random_range(0..132) {
+        match random.random_range(0..138) {
             0..22 => publish(random),
             22..26 => Op::Signal(signal(some_message(random))),
             26..28 => Op::Receipt(some_device(random), at(random)),
@@ -219,6 +222,9 @@ impl Op {
             127..129 => Op::Legacy(random.random_range(0..3), random.random_bool(0.7)),
             129 => Op::LegacyConns,
             130 => Op::Text,
+            131 | 132 => Op::Bar(some_device(random), random.random_bool(0.5).then(|| signal(some_message(random)))),
+            133..136 => Op::Unbar(some_device(random)),
+            136 => Op::Barred,
             _ => Op::Broadcast,
         }
     }
