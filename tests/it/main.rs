@@ -19,3 +19,4 @@ mod protocol_errors;
 mod redis_server;
 mod scripts;
 mod store;
+mod tenants;

@@ -2,44 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::hmac;
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use serde_json::json;
 
 use super::{names, of_shop};
-use crate::harness::{Device, Encoding, Login, World, unique, unix_ms};
-
-const SECRET: &str = "a-secret-of-more-than-thirty-two-bytes";
-
-/// Two nodes that want tokens, and the secret they are signed with.
-async fn world() -> (World, TempDir) {
-    let dir = TempDir::new().unwrap();
-    let path = dir.path().join("secret");
-    std::fs::write(&path, format!(" {SECRET}\n")).unwrap();
-    let world = World::with(2, &[("AUTH", "jwt"), ("JWT_SECRET_FILE", path.to_str().unwrap())]).await;
-    (world, dir)
-}
-
-/// A token by hand (RFC 7515), signed with this secret.
-fn signed(claims: &Value, secret: &str) -> String {
-    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let text = format!("{}.{}", part(&json!({"alg": "HS256", "typ": "JWT"})), part(claims));
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), text.as_bytes());
-    format!("{text}.{}", URL_SAFE_NO_PAD.encode(tag))
-}
-
-/// The login with a token of its own identity, an hour to live, and these claims beside or instead.
-fn with_token(login: Login, more: Value) -> Login {
-    let mut claims = json!({
-        "shop": login.shop, "device": login.device, "role": login.role, "exp": unix_ms() / 1000 + 3600,
-    });
-    for (name, value) in more.as_object().expect("claims") {
-        claims[name] = value.clone();
-    }
-    login.token(&signed(&claims, SECRET))
-}
+use crate::harness::token::{signed, with_token, world};
+use crate::harness::{Device, Encoding, Login, unique, unix_ms};
 
 #[tokio::test]
 async fn a_token_lets_in_who_it_names_and_nobody_else() {

@@ -18,6 +18,7 @@ pub mod raw;
 pub mod recorder;
 pub mod resp;
 pub mod seed;
+pub mod token;
 pub mod wire;
 pub mod worker;
 
