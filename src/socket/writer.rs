@@ -69,6 +69,8 @@ fn bytes_of(mut frame: Frame<'_>) -> Bytes {
 pub struct Outgoing {
     frames: VecDeque<Bytes>,
     bytes: usize,
+    /// Whether the stream took bytes that it may still hold, as one that encrypts does.
+    is_unflushed: bool,
     /// Since when the client has taken less than there is.
     blocked_since: Option<Instant>,
 }
@@ -82,7 +84,7 @@ impl Outgoing {
 
     /// Whether everything is written.
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.frames.is_empty() && !self.is_unflushed
     }
 
     /// Whether there is so much that nothing should be asked for that brings more.
@@ -136,6 +138,14 @@ impl Outgoing {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.advance(written);
+            self.is_unflushed = true;
+        }
+        if self.is_unflushed {
+            let Poll::Ready(()) = Pin::new(stream).poll_flush(context)? else {
+                self.blocked_since.get_or_insert_with(Instant::now);
+                return Poll::Pending;
+            };
+            self.is_unflushed = false;
         }
         self.blocked_since = None;
         if self.frames.capacity() > SLICES_MAX {
@@ -161,5 +171,40 @@ impl Outgoing {
 impl Extend<Bytes> for Outgoing {
     fn extend<T: IntoIterator<Item = Bytes>>(&mut self, frames: T) {
         frames.into_iter().for_each(|frame| self.push(frame));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, BufWriter};
+
+    use super::*;
+
+    /// A stream that encrypts may take bytes and still hold them when the network takes no more. Without the
+    /// flush they were off the list, and went out with whatever was written next, minutes later.
+    #[tokio::test]
+    async fn what_the_stream_holds_back_is_flushed_out() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut stream = BufWriter::new(near);
+        let mut outgoing = Outgoing::default();
+        outgoing.push(Bytes::from_static(b"hello"));
+        assert!(outgoing.flush_now(&mut stream).await.unwrap() && outgoing.is_empty());
+        let mut read = [0; 5];
+        far.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"hello");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_flushed_is_not_yet_written() {
+        let (near, mut far) = tokio::io::duplex(4);
+        let mut stream = BufWriter::new(near);
+        let mut outgoing = Outgoing::default();
+        outgoing.push(Bytes::from_static(b"hello"));
+        assert!(!outgoing.flush_now(&mut stream).await.unwrap());
+        assert!(!outgoing.is_empty() && outgoing.blocked_since().is_some());
+        let mut read = [0; 4];
+        far.read_exact(&mut read).await.unwrap();
+        outgoing.flush(&mut stream).await.unwrap();
+        assert!(outgoing.is_empty() && outgoing.blocked_since().is_none());
     }
 }
