@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::auth::Gate;
-use crate::config::{Config, Effective, Layers};
+use crate::config::{Auth, Config, Effective, Layers};
 
 /// What there is to say about the settings; its `Display` form is the whole of it.
 #[derive(Debug)]
@@ -20,13 +20,19 @@ pub struct Report {
 impl Report {
     /// Looks at the settings as they were given.
     pub fn of(layers: &Layers) -> Report {
-        let warnings =
+        let unknown =
             layers.unknown_variables.iter().map(|variable| format!("{variable} names no setting and is ignored"));
+        let mut warnings: Vec<String> = unknown.collect();
         let problems = match layers.check() {
-            Ok(config) => found_by_looking(&config),
+            Ok(config) => {
+                if let (Auth::Mtls, Some(listen)) = (&config.auth, config.listen) {
+                    warnings.push(format!("auth is mtls, so nobody can log in at listen, {listen}; none closes it"));
+                }
+                found_by_looking(&config)
+            }
             Err(problems) => problems.iter().map(ToString::to_string).collect(),
         };
-        Report { effective: layers.effective(), warnings: warnings.collect(), problems }
+        Report { effective: layers.effective(), warnings, problems }
     }
 
     /// Whether a node would start with these settings, as far as they alone can tell.
@@ -44,8 +50,12 @@ fn found_by_looking(config: &Config) -> Vec<String> {
         problems.push(format!("store_ca: {} cannot be read: {cause}", path.display()));
     }
     problems.extend(Gate::problems(config).iter().map(ToString::to_string));
-    let listeners: [(&str, Option<SocketAddr>); 3] =
-        [("listen", config.listen), ("api_listen", config.api_listen), ("metrics_listen", config.metrics_listen)];
+    let listeners: [(&str, Option<SocketAddr>); 4] = [
+        ("listen", config.listen),
+        ("tls_listen", config.tls.as_ref().map(|tls| tls.listen)),
+        ("api_listen", config.api_listen),
+        ("metrics_listen", config.metrics_listen),
+    ];
     for (index, (name, address)) in listeners.iter().enumerate() {
         for (other, taken) in listeners.iter().take(index) {
             if let (Some(address), Some(taken)) = (address, taken)

@@ -117,7 +117,7 @@ fn settings() -> impl Iterator<Item = Arg> {
             "" => format!("{} [env: {}]", setting.help, setting.variable()),
             default => format!("{} [env: {}] [default: {default}]", setting.help, setting.variable()),
         };
-        let arg = Arg::new(setting.key).long(setting.flag()).help(help).hide(setting.kind == Kind::Later);
+        let arg = Arg::new(setting.key).long(setting.flag()).help(help);
         let is_switch = setting.kind == Kind::Switch || setting.default == "false";
         if is_switch {
             arg.num_args(0..=1).require_equals(true).default_missing_value("true")
@@ -227,6 +227,7 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     };
     info!(
         listen = shown(addresses.listen),
+        tls_listen = shown(addresses.tls_listen),
         api_listen = shown(addresses.api_listen),
         metrics_listen = shown(addresses.metrics_listen),
         store,

@@ -36,6 +36,26 @@ pub enum LoginResult {
     TimedOut,
 }
 
+/// What became of a TLS handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsResult {
+    Ok,
+    /// The client broke it off, or is not one to take.
+    Failed,
+    /// The login time-out was over.
+    TimedOut,
+    /// It was slow while all places were taken and others waited, or waited too long itself.
+    CrowdedOut,
+}
+
+/// A file of TLS that expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsFile {
+    Certificate,
+    ClientCa,
+    ClientCrl,
+}
+
 /// A call of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreOp {
@@ -212,6 +232,12 @@ fn describe() {
     describe_counter!("shoprelay_catchup_pages_total", "Pages of the log read to catch up");
     describe_counter!("shoprelay_records_unreadable_total", "Stored records or events that this version cannot read");
     describe_counter!("shoprelay_logins_total", "Logins");
+    describe_counter!("shoprelay_tls_handshakes_total", "TLS handshakes");
+    describe_counter!("shoprelay_tls_reloads_total", "Times the files of TLS were read anew");
+    describe_gauge!(
+        "shoprelay_tls_expiry_timestamp_seconds",
+        "When the first certificate or list in a file of TLS expires, in seconds since 1970"
+    );
     describe_counter!("shoprelay_closes_total", "Connections closed by the relay");
     describe_counter!("shoprelay_frames_rejected_total", "Frames refused");
     describe_histogram!("shoprelay_delivery_seconds", "From storing a message to the proof that its device has it");
@@ -362,6 +388,32 @@ pub fn login(result: LoginResult) {
         LoginResult::TimedOut => "timed_out",
     };
     counter!("shoprelay_logins_total", "result" => label).increment(1);
+}
+
+/// A TLS handshake ended this way. A client that leaves before it has said anything is not counted.
+pub fn tls_handshake(result: TlsResult) {
+    let label = match result {
+        TlsResult::Ok => "ok",
+        TlsResult::Failed => "failed",
+        TlsResult::TimedOut => "timed_out",
+        TlsResult::CrowdedOut => "crowded_out",
+    };
+    counter!("shoprelay_tls_handshakes_total", "result" => label).increment(1);
+}
+
+/// The files of TLS were read anew, and taken or refused.
+pub fn tls_reloaded(is_taken: bool) {
+    counter!("shoprelay_tls_reloads_total", "result" => if is_taken { "ok" } else { "failed" }).increment(1);
+}
+
+/// When the first certificate or list in a file of TLS that is in force expires, in seconds since 1970.
+pub fn tls_expiry(file: TlsFile, at_s: i64) {
+    let label = match file {
+        TlsFile::Certificate => "cert",
+        TlsFile::ClientCa => "client_ca",
+        TlsFile::ClientCrl => "client_crl",
+    };
+    gauge!("shoprelay_tls_expiry_timestamp_seconds", "file" => label).set(at_s as f64);
 }
 
 /// The relay closed a connection.

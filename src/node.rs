@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::feed::Feed;
 use crate::http::api::{Api, Cors};
-use crate::http::{self, Peer, Probes};
+use crate::http::{self, Peer, Probes, TlsDoor};
 use crate::hub::Hub;
 use crate::ids::NodeId;
 use crate::message::Role;
@@ -71,12 +71,14 @@ pub struct Node {
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
     pub listen: Option<SocketAddr>,
+    pub tls_listen: Option<SocketAddr>,
     pub api_listen: Option<SocketAddr>,
     pub metrics_listen: Option<SocketAddr>,
 }
 
 struct Listeners {
     devices: Option<TcpListener>,
+    tls_devices: Option<TcpListener>,
     api: Option<TcpListener>,
     metrics: Option<TcpListener>,
 }
@@ -90,6 +92,7 @@ impl Listeners {
         };
         Ok(Listeners {
             devices: open("--listen", config.listen)?,
+            tls_devices: open("--tls-listen", config.tls.as_ref().map(|tls| tls.listen))?,
             api: open("--api-listen", config.api_listen)?,
             metrics: open("--metrics-listen", config.metrics_listen)?,
         })
@@ -100,6 +103,7 @@ impl Listeners {
             |listener: &Option<TcpListener>| listener.as_ref().and_then(|listener| listener.local_addr().ok());
         Addresses {
             listen: address(&self.devices),
+            tls_listen: address(&self.tls_devices),
             api_listen: address(&self.api),
             metrics_listen: address(&self.metrics),
         }
@@ -113,8 +117,8 @@ impl Node {
     /// # Errors
     /// [`StartError`] says what to do.
     pub async fn start(config: Config) -> Result<Node, StartError> {
-        let gate = Arc::new(Gate::open(&config)?);
         let scrape = metrics::install()?;
+        let gate = Arc::new(Gate::open(&config)?);
         let listeners = Listeners::open(&config)?;
         let addresses = listeners.addresses();
         let id = NodeId::fresh();
@@ -147,6 +151,7 @@ impl Node {
         keepers.spawn(relay.feed.clone().keep());
         keepers.spawn(relay.proofs.clone().run());
         keepers.spawn(async move { retention.run().await });
+        keepers.spawn(relay.gate.clone().watch());
         keepers.spawn(beat(id.clone(), relay.clone(), probes.clone()));
         keepers.spawn({
             let events = relay.events.clone();
@@ -155,7 +160,11 @@ impl Node {
         keepers.spawn(upkeep(scrape));
         let browsers = Cors::new(config.cors_origins.clone());
         let api = Arc::new(Api::new(relay.clone(), browsers, config.limits.api_connections)?);
-        let doors = Doorways { listeners, relay: &relay, probes: &probes, api };
+        let tls = relay.gate.tls.clone().map(|tls| {
+            let door = TlsDoor::new(tls, config.limits.tls_handshakes, config.timeouts.login);
+            Arc::new(door)
+        });
+        let doors = Doorways { listeners, relay: &relay, probes: &probes, api, tls };
         let (stop, doors) = accept(doors, &mut keepers);
         let drain_window = config.drain_window;
         Ok(Node { id, relay, probes, addresses, stop, doors, drain_window, keepers })
@@ -171,11 +180,10 @@ impl Node {
         self.addresses
     }
 
-    /// Reads the files with keys anew; what came of it is logged.
+    /// Reads the files with keys and certificates anew; what came of it is logged.
     pub async fn reload(&self) {
-        let gate = self.relay.gate.clone();
-        if tokio::task::spawn_blocking(move || gate.reload()).await.is_err() {
-            warn!("the files with keys could not be read anew");
+        if let Err(error) = self.relay.gate.reload().await {
+            warn!(%error, "the files with keys could not be read anew");
         }
     }
 
@@ -253,25 +261,35 @@ struct Doorways<'a> {
     relay: &'a Arc<Relay>,
     probes: &'a Arc<Probes>,
     api: Arc<Api>,
+    tls: Option<Arc<TlsDoor>>,
 }
 
 /// Opens the doors; those of devices and back ends can be shut before the rest.
 fn accept(doorways: Doorways<'_>, keepers: &mut JoinSet<()>) -> (watch::Sender<bool>, JoinHandle<()>) {
-    let Doorways { listeners, relay, probes, api } = doorways;
+    let Doorways { listeners, relay, probes, api, tls } = doorways;
     let (stop, stopping) = watch::channel(false);
     if let Some(listener) = listeners.metrics {
         let probes = probes.clone();
         keepers.spawn(http::accept(listener, None, move |stream, _| http::serve_probe(probes.clone(), stream)));
     }
-    let (relay, stops) = (relay.clone(), stopping.clone());
+    let relay = relay.clone();
     let doors = tokio::spawn(async move {
         let devices = async {
             if let Some(listener) = listeners.devices {
-                let serve = move |stream, address| {
+                let serve = |stream, address| {
                     let peer = Peer::of(&stream, address);
                     http::serve_device(relay.clone(), stream, peer)
                 };
-                http::accept(listener, Some(stops), serve).await;
+                http::accept(listener, Some(stopping.clone()), serve).await;
+            }
+        };
+        let tls_devices = async {
+            if let Some((listener, door)) = listeners.tls_devices.zip(tls) {
+                let serve = |stream, address| {
+                    let peer = Peer::of(&stream, address);
+                    http::serve_tls_device(door.clone(), relay.clone(), stream, peer)
+                };
+                http::accept(listener, Some(stopping.clone()), serve).await;
             }
         };
         let back_ends = async {
@@ -280,7 +298,7 @@ fn accept(doorways: Doorways<'_>, keepers: &mut JoinSet<()>) -> (watch::Sender<b
                 http::accept(listener, Some(stopping.clone()), serve).await;
             }
         };
-        tokio::join!(devices, back_ends);
+        tokio::join!(devices, tls_devices, back_ends);
     });
     (stop, doors)
 }

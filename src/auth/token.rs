@@ -15,7 +15,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tracing::warn;
 
 use super::claims::{Claims, grant};
-use super::{crypto, read_file};
+use super::{Distrusted, Unnamed, crypto, read_file};
 use crate::config::{Auth, Config, KeyFile, LegacyTokens, TokenKeyFiles, TokenShops};
 use crate::ids::{DeviceId, IdError, ShopId};
 use crate::message::Role;
@@ -72,6 +72,14 @@ pub enum Refusal {
     NotYetValid { in_s: u64 },
     #[error("the token is for another {claim} than the login's")]
     Other { claim: &'static str },
+    #[error("a client certificate is needed to log in; connect by TLS, with the device's own")]
+    NoCertificate,
+    #[error(transparent)]
+    Unnamed(#[from] Unnamed),
+    #[error("the certificate is for another {name} than the login's")]
+    OtherCertificate { name: &'static str },
+    #[error(transparent)]
+    Distrusted(#[from] Distrusted),
 }
 
 /// Which devices may log in.
@@ -83,6 +91,8 @@ pub enum DeviceAuth {
     Jwt(JwtAuth),
     /// Anyone, but a legacy device of one of these shops needs a token as above.
     LegacyJwt(JwtAuth, TokenShops),
+    /// Whom its client certificate names, see [`super::Gate::check_certificate`]; a token is not looked at.
+    Mtls,
 }
 
 /// Keys for tokens, as last read from their files.
@@ -104,6 +114,7 @@ impl DeviceAuth {
                 Ok(DeviceAuth::LegacyJwt(JwtAuth::read(files)?, shops.clone()))
             }
             (Auth::Jwt(files), _) => Ok(DeviceAuth::Jwt(JwtAuth::read(files)?)),
+            (Auth::Mtls, _) => Ok(DeviceAuth::Mtls),
         }
     }
 
@@ -141,7 +152,7 @@ impl DeviceAuth {
     ) -> Result<Grant, Refusal> {
         match self {
             DeviceAuth::Jwt(auth) => auth.check(token, shop, device, role, now_s),
-            DeviceAuth::None | DeviceAuth::LegacyJwt(..) => Ok(Grant::default()),
+            DeviceAuth::None | DeviceAuth::LegacyJwt(..) | DeviceAuth::Mtls => Ok(Grant::default()),
         }
     }
 

@@ -102,11 +102,9 @@ impl Layers {
         Ok(())
     }
 
-    /// Every setting of this version, and what was given of later ones, in the order of [`SETTINGS`].
+    /// Every setting, in the order of [`SETTINGS`].
     pub fn effective(&self) -> Vec<Effective> {
-        let shown =
-            SETTINGS.iter().filter(|setting| setting.kind != Kind::Later || self.given.contains_key(setting.key));
-        let effective = shown.map(|setting| {
+        let effective = SETTINGS.iter().map(|setting| {
             let (value, source_name) = self.value(setting.key);
             Effective { key: setting.key, value: printable(setting.key, value), source_name: source_name.to_owned() }
         });
@@ -119,11 +117,6 @@ impl Layers {
     /// Everything that cannot be taken, at least one.
     pub fn check(&self) -> Result<Config, Vec<ConfigError>> {
         let mut problems = Vec::new();
-        for setting in SETTINGS.iter().filter(|setting| setting.kind == Kind::Later) {
-            if let Some(given) = self.given.get(setting.key).filter(|given| given.value != setting.default) {
-                problems.push(ConfigError::Later { key: setting.key, source_name: given.source_name.clone() });
-            }
-        }
         let config = Values { layers: self, problems: &mut problems }.parse();
         match config {
             Some(config) if problems.is_empty() && self.file_problems.is_empty() => Ok(config),

@@ -24,6 +24,8 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     pub api_listen: Option<SocketAddr>,
     pub metrics_listen: Option<SocketAddr>,
+    /// How devices are served by TLS.
+    pub tls: Option<Tls>,
     pub store: StoreUrl,
     pub store_ca: Option<PathBuf>,
     pub store_prefix: String,
@@ -59,6 +61,33 @@ pub struct Limits {
     pub device_groups: usize,
     pub events: u64,
     pub api_connections: usize,
+    pub tls_handshakes: usize,
+}
+
+/// Where devices connect by TLS, and with what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    pub listen: SocketAddr,
+    pub files: TlsFiles,
+}
+
+/// The files that TLS needs, all in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The node's certificate, and what leads from it to its authority.
+    pub certificate: PathBuf,
+    /// The key of that certificate.
+    pub key: PathBuf,
+    pub clients: Option<ClientFiles>,
+}
+
+/// Whose certificates devices have to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientFiles {
+    /// The authorities that issue them.
+    pub authorities: PathBuf,
+    /// Which of them are revoked.
+    pub revoked: Option<PathBuf>,
 }
 
 /// Who may log in.
@@ -68,6 +97,8 @@ pub enum Auth {
     None,
     /// Whoever brings a token that one of these keys, at least one, signed.
     Jwt(TokenKeyFiles),
+    /// Whoever connects by TLS with a client certificate, as the device that it names.
+    Mtls,
 }
 
 /// Which legacy devices need a token although `auth` is none.
@@ -198,8 +229,6 @@ pub enum ConfigError {
     UnknownKey { path: String, key: String },
     #[error("the settings file {path} cannot be read: {problem}")]
     File { path: String, problem: String },
-    #[error("{source_name}: {key} is not in this version yet; leave it out")]
-    Later { key: &'static str, source_name: String },
     #[error(
         "auth is none and {listen} is no loopback address, so anyone could log in; listen on 127.0.0.1 or say --insecure"
     )]
@@ -211,8 +240,24 @@ pub enum ConfigError {
     OpenApi { listen: SocketAddr },
     #[error("auth is jwt and there is no key for tokens; name one with --jwt-secret-file or --jwt-public-key-file")]
     TokenKeysMissing,
-    #[error("{key} is given and auth is none, so no token would be looked at; say --auth jwt, or leave the key out")]
-    TokenKeysUnused { key: &'static str },
+    #[error("{key} is given and auth is {auth}, so no token would be looked at; say --auth jwt, or leave the key out")]
+    TokenKeysUnused { key: &'static str, auth: &'static str },
+    #[error("tls_listen is given and {key} is not; name a PEM file with it")]
+    TlsFileMissing { key: &'static str },
+    #[error("{key} is given and tls_listen is none, so there is no TLS; give tls_listen, or leave {key} out")]
+    TlsFileUnused { key: &'static str },
+    #[error("tls_client_crl is given and tls_client_ca is not; name the CAs whose certificates it revokes")]
+    RevokedByNobody,
+    #[error(
+        "auth is mtls, which needs TLS and client certificates; give --tls-listen, --tls-cert, --tls-key and \
+         --tls-client-ca"
+    )]
+    MtlsWithoutTls,
+    #[error(
+        "legacy.require_token is for auth none, and auth is mtls: there a certificate says who a device is; leave one of \
+         the two out"
+    )]
+    LegacyTokensUnderMtls,
     #[error(
         "legacy.require_token is given and there is no key for tokens; name one with --jwt-secret-file or \
          --jwt-public-key-file"

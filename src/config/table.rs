@@ -26,8 +26,6 @@ pub enum Kind {
     List,
     /// By environment and file only.
     File,
-    /// Reserved for a later version: giving it stops the start.
-    Later,
 }
 
 impl Setting {
@@ -60,7 +58,17 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("store_ca", "", Kind::Flag, "PEM file of the authority to trust for rediss://, instead of the system's"),
     setting("store_prefix", "sr:", Kind::Flag, "what every key and channel in Redis begins with"),
-    setting("auth", "none", Kind::Flag, "who may log in: none (anyone; loopback only, unless insecure), or jwt"),
+    setting("tls_listen", "none", Kind::Flag, "where devices connect by TLS; none for nowhere"),
+    setting(
+        "tls_cert",
+        "",
+        Kind::Flag,
+        "PEM file with the certificate for tls_listen, and what leads from it to its CA",
+    ),
+    setting("tls_key", "", Kind::Flag, "PEM file with the key of that certificate"),
+    setting("tls_client_ca", "", Kind::Flag, "PEM file of the CAs whose certificates devices have to show by TLS"),
+    setting("tls_client_crl", "", Kind::Flag, "PEM file with the lists of those certificates that are revoked"),
+    setting("auth", "none", Kind::Flag, "who may log in: none (anyone; loopback only, unless insecure), jwt or mtls"),
     setting("insecure", "false", Kind::Switch, "let anyone log in and use the API from anywhere"),
     setting(
         "jwt_secret_file",
@@ -99,6 +107,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("limits.device_groups", "1000", Kind::File, "groups a device may be in"),
     setting("limits.events", "100000", Kind::File, "entries the event stream holds, roughly"),
     setting("limits.api_connections", "1000", Kind::File, "connections of back ends at once; then 503"),
+    setting("limits.tls_handshakes", "1000", Kind::File, "TLS handshakes under way at once; then the next ones wait"),
     setting("timeouts.login", "10s", Kind::File, "from the TCP connection to the login"),
     setting("timeouts.ack", "30s", Kind::File, "how long a device may take to acknowledge, and to read"),
     setting("timeouts.store", "2s", Kind::File, "deadline of every call of the store"),
@@ -113,9 +122,4 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("heartbeat", "25s", Kind::File, "time between Pings; a connection silent for two is closed"),
     setting("audit", "30s", Kind::File, "within this time every room's position is compared with its log"),
-    setting("tls_listen", "", Kind::Later, ""),
-    setting("tls_cert", "", Kind::Later, ""),
-    setting("tls_key", "", Kind::Later, ""),
-    setting("tls_client_ca", "", Kind::Later, ""),
-    setting("tls_client_crl", "", Kind::Later, ""),
 ];

@@ -45,8 +45,6 @@ fn what_is_unknown_or_out_of_bounds_is_named() {
         error.to_string(),
         "SHOPRELAY_LIMITS_WINDOW: \"0\" is no value for limits.window: give a whole number from 1 to 10000"
     );
-    let error = check(&[STORE, ("tls_listen", "127.0.0.1:1")], &[]).unwrap_err();
-    assert!(error.to_string().contains("tls_listen is not in this version"), "{error}");
 }
 
 #[test]
@@ -54,7 +52,7 @@ fn everything_that_is_wrong_is_told_at_once() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "heartbeat = \"soon\"\n[limits]\nwindows = 7\nspeed = 1\n").unwrap();
     let flags = [STORE, ("config", file.path().to_str().unwrap()), ("listen", "0.0.0.0:1"), ("tls_cert", "x")];
-    let environment = [("SHOPRELAY_LIMITS_WINDOW", "0"), ("SHOPRELAY_LOG", "loud"), ("SHOPRELAY_AUTH", "mtls")];
+    let environment = [("SHOPRELAY_LIMITS_WINDOW", "0"), ("SHOPRELAY_LOG", "loud"), ("SHOPRELAY_AUTH", "mutual")];
     let problems = read(&flags, &environment).check().unwrap_err();
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
     for part in
@@ -75,7 +73,6 @@ fn a_setting_is_shown_with_where_it_came_from() {
     assert_eq!(shown("store"), ("redis://***@host".into(), "--store".into()));
     assert_eq!(shown("heartbeat"), ("9s".into(), "SHOPRELAY_HEARTBEAT".into()));
     assert_eq!(shown("audit"), ("30s".into(), "default".into()));
-    assert!(!layers.effective().iter().any(|setting| setting.key == "tls_cert"));
 }
 
 #[test]
@@ -138,7 +135,10 @@ fn tokens_and_their_keys_are_asked_for_together() {
     let jwt = ("auth", "jwt");
     assert!(matches!(check(&[STORE, jwt], &[]), Err(ConfigError::TokenKeysMissing)));
     let lonely = check(&[STORE, ("jwt_public_key_file", "p")], &[]);
-    assert!(matches!(lonely, Err(ConfigError::TokenKeysUnused { key: "jwt_public_key_file" })), "{lonely:?}");
+    assert!(
+        matches!(lonely, Err(ConfigError::TokenKeysUnused { key: "jwt_public_key_file", auth: "none" })),
+        "{lonely:?}"
+    );
     let mistyped = read(&[STORE, ("auth", "jwd"), ("jwt_secret_file", "p")], &[]).check().unwrap_err();
     assert!(matches!(mistyped[..], [ConfigError::Value { key: "auth", .. }]), "{mistyped:?}");
     let twice = check(&[STORE, jwt, ("jwt_secret_file", "a=x"), ("jwt_public_key_file", "a=y")], &[]);
@@ -156,6 +156,48 @@ fn nobody_may_use_the_api_from_outside_without_keys_or_insecure() {
     assert!(check(&[STORE, outside, ("insecure", "true")], &[]).is_ok());
     let config = check(&[STORE, outside, ("api_keys_file", "keys.toml")], &[]).unwrap();
     assert_eq!(config.api_keys_file, Some("keys.toml".into()));
+}
+
+const TLS: [(&str, &str); 3] = [("tls_listen", "127.0.0.1:0"), ("tls_cert", "cert.pem"), ("tls_key", "key.pem")];
+
+#[test]
+fn the_files_of_tls_are_asked_for_together() {
+    let tls = |more: &[(&'static str, &str)]| check(&[&[STORE], &TLS[..], more].concat(), &[]);
+    let taken = tls(&[("tls_client_ca", "ca.pem"), ("tls_client_crl", "crl.pem")]).unwrap().tls.unwrap();
+    assert_eq!(taken.listen.to_string(), "127.0.0.1:0");
+    let clients = ClientFiles { authorities: "ca.pem".into(), revoked: Some("crl.pem".into()) };
+    let files = TlsFiles { certificate: "cert.pem".into(), key: "key.pem".into(), clients: Some(clients) };
+    assert_eq!(taken.files, files);
+    assert_eq!(tls(&[]).unwrap().tls.unwrap().files.clients, None);
+    assert!(check(&[STORE], &[]).unwrap().tls.is_none());
+    assert!(matches!(tls(&[("tls_client_crl", "crl.pem")]), Err(ConfigError::RevokedByNobody)));
+    assert!(matches!(check(&[STORE, TLS[0], TLS[1]], &[]), Err(ConfigError::TlsFileMissing { key: "tls_key" })));
+    assert!(matches!(check(&[STORE, TLS[0], TLS[2]], &[]), Err(ConfigError::TlsFileMissing { key: "tls_cert" })));
+    assert!(matches!(check(&[STORE, TLS[1]], &[]), Err(ConfigError::TlsFileUnused { key: "tls_cert" })));
+}
+
+#[test]
+fn nobody_may_log_in_from_outside_by_tls_alone_without_insecure() {
+    let outside = [STORE, ("tls_listen", "0.0.0.0:8443"), TLS[1], TLS[2], ("tls_client_ca", "ca.pem")];
+    let error = check(&outside, &[]).unwrap_err().to_string();
+    assert!(error.contains("0.0.0.0:8443") && error.contains("--insecure"), "{error}");
+    assert!(check(&[&outside[..], &[("insecure", "true")]].concat(), &[]).is_ok());
+    assert!(check(&[&outside[..], &[("auth", "mtls")]].concat(), &[]).is_ok());
+}
+
+#[test]
+fn mtls_needs_client_certificates_and_no_tokens() {
+    let mtls = |more: &[(&'static str, &str)]| check(&[&[STORE, ("auth", "mtls")], more].concat(), &[]);
+    assert!(matches!(mtls(&[]), Err(ConfigError::MtlsWithoutTls)));
+    assert!(matches!(mtls(&TLS), Err(ConfigError::MtlsWithoutTls)));
+    let whole = [&TLS[..], &[("tls_client_ca", "ca.pem")]].concat();
+    assert_eq!(mtls(&whole).unwrap().auth, Auth::Mtls);
+    let error = mtls(&[&whole[..], &[("jwt_secret_file", "s")]].concat()).unwrap_err();
+    assert!(error.to_string().contains("auth is mtls, so no token would be looked at"), "{error}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[legacy]\nenabled = true\nrequire_token = \"*\"\n").unwrap();
+    let legacy = mtls(&[&whole[..], &[("config", file.path().to_str().unwrap())]].concat());
+    assert!(matches!(legacy, Err(ConfigError::LegacyTokensUnderMtls)), "{legacy:?}");
 }
 
 #[test]

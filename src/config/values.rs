@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Auth, Config, ConfigError, CorsOrigins, KeyFile, Layers, LegacyTokens, Limits, Retention, SETTINGS, StoreUrl,
-    Timeouts, TokenKeyFiles, TokenShops, redacted_url,
+    Auth, ClientFiles, Config, ConfigError, CorsOrigins, KeyFile, Layers, LegacyTokens, Limits, Retention, SETTINGS,
+    StoreUrl, Timeouts, Tls, TlsFiles, TokenKeyFiles, TokenShops, redacted_url,
 };
 
 /// The values of [`Layers`] on their way into a [`Config`]. One that cannot be taken is noted, and its
@@ -27,6 +27,7 @@ impl Values<'_> {
             listen: self.get("listen", address)?,
             api_listen: self.get("api_listen", address)?,
             metrics_listen: self.get("metrics_listen", address)?,
+            tls: self.tls()?,
             store: self.get("store", store_url)?,
             store_ca: self.get("store_ca", path)?,
             store_prefix: self.get("store_prefix", store_prefix)?,
@@ -42,6 +43,7 @@ impl Values<'_> {
                 device_groups: self.get("limits.device_groups", number(1, 100_000))?,
                 events: self.get("limits.events", number(1, 100_000_000))?,
                 api_connections: self.get("limits.api_connections", number(1, 1_000_000))?,
+                tls_handshakes: self.get("limits.tls_handshakes", number(1, 1_000_000))?,
             },
             timeouts: Timeouts {
                 login: self.get("timeouts.login", duration("100ms", "10m"))?,
@@ -96,8 +98,16 @@ impl Values<'_> {
             (Method::None, None) => {
                 // Who meant another method, and only mistyped it, needs no advice on its keys.
                 let unused = unused.iter().filter(|(_, files)| is_method_known && !files.is_empty());
-                self.problems.extend(unused.map(|(key, _)| ConfigError::TokenKeysUnused { key }));
+                self.problems.extend(unused.map(|(key, _)| ConfigError::TokenKeysUnused { key, auth: "none" }));
                 Some((Auth::None, None))
+            }
+            (Method::Mtls, shops) => {
+                if shops.is_some() {
+                    self.problems.push(ConfigError::LegacyTokensUnderMtls);
+                }
+                let unused = unused.iter().filter(|(_, files)| !files.is_empty());
+                self.problems.extend(unused.map(|(key, _)| ConfigError::TokenKeysUnused { key, auth: "mtls" }));
+                Some((Auth::Mtls, None))
             }
             // There every device needs a token.
             (Method::Jwt, _) => {
@@ -109,12 +119,43 @@ impl Values<'_> {
         }
     }
 
+    /// How devices are served by TLS; None where they are not, for want of a listener or of a file.
+    fn tls(&mut self) -> Option<Option<Tls>> {
+        let files = ["tls_cert", "tls_key", "tls_client_ca", "tls_client_crl"];
+        let mut given = Vec::new();
+        for key in files {
+            given.extend(self.get(key, path)?.map(|path| (key, path)));
+        }
+        let Some(listen) = self.get("tls_listen", address)? else {
+            self.problems.extend(given.iter().map(|(key, _)| ConfigError::TlsFileUnused { key }));
+            return Some(None);
+        };
+        let mut file = |wanted| given.iter().find(|(key, _)| *key == wanted).map(|(_, path)| path.clone());
+        let [certificate, key, authorities, revoked] = files.map(&mut file);
+        for (key, file) in [("tls_cert", &certificate), ("tls_key", &key)] {
+            if file.is_none() {
+                self.problems.push(ConfigError::TlsFileMissing { key });
+            }
+        }
+        if revoked.is_some() && authorities.is_none() {
+            self.problems.push(ConfigError::RevokedByNobody);
+        }
+        let clients = authorities.map(|authorities| ClientFiles { authorities, revoked });
+        let files = certificate.zip(key).map(|(certificate, key)| TlsFiles { certificate, key, clients });
+        Some(files.map(|files| Tls { listen, files }))
+    }
+
     /// What each value allows and two of them together do not.
     fn check_together(&mut self, config: &Config) -> Option<()> {
         let is_insecure = self.get("insecure", switch)?;
         let open = |listen: Option<SocketAddr>| listen.filter(|listen| !listen.ip().is_loopback() && !is_insecure);
-        if let (Some(listen), Auth::None) = (open(config.listen), &config.auth) {
-            self.problems.push(ConfigError::Open { listen });
+        let for_devices = [config.listen, config.tls.as_ref().map(|tls| tls.listen)];
+        if config.auth == Auth::None {
+            let open = for_devices.into_iter().filter_map(open);
+            self.problems.extend(open.map(|listen| ConfigError::Open { listen }));
+        }
+        if config.auth == Auth::Mtls && config.tls.as_ref().is_none_or(|tls| tls.files.clients.is_none()) {
+            self.problems.push(ConfigError::MtlsWithoutTls);
         }
         if let (Some(listen), None) = (open(config.api_listen), &config.api_keys_file) {
             self.problems.push(ConfigError::OpenApi { listen });
@@ -198,14 +239,15 @@ fn switch(text: &str) -> Result<bool, String> {
 enum Method {
     None,
     Jwt,
+    Mtls,
 }
 
 fn auth(text: &str) -> Result<Method, String> {
     match text {
         "none" => Ok(Method::None),
         "jwt" => Ok(Method::Jwt),
-        "mtls" => Err("not in this version yet; it is none or jwt so far".into()),
-        _ => Err("give none or jwt".into()),
+        "mtls" => Ok(Method::Mtls),
+        _ => Err("give none, jwt or mtls".into()),
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tracing::debug;
 
+use crate::auth::ClientCertificate;
 use crate::http::{Reply, legacy, text};
 use crate::protocol::{Dialect, Encoding};
 use crate::relay::{Place, Relay};
@@ -40,17 +41,22 @@ struct Shaken {
 }
 
 /// Who is at the other end of a device's connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     pub address: SocketAddr,
     /// Whether it came in by a loopback address of this machine.
     pub is_local: bool,
+    /// When its TCP connection was accepted.
+    pub at: Instant,
+    /// What it showed by TLS.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Peer {
     /// The peer of a TCP connection that came from this address.
     pub fn of(stream: &TcpStream, address: SocketAddr) -> Peer {
-        Peer { address, is_local: stream.local_addr().is_ok_and(|address| address.ip().is_loopback()) }
+        let is_local = stream.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        Peer { address, is_local, at: Instant::now(), certificate: None }
     }
 }
 
@@ -59,27 +65,28 @@ pub async fn serve_device<S>(relay: Arc<Relay>, stream: S, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let at = Instant::now();
+    let Peer { is_local, at, certificate, .. } = peer;
+    let deadline = at + relay.session.login_timeout;
     // Boxed, so that what HTTP needs is gone once the WebSocket is there.
-    let shaken = Box::pin(tokio::time::timeout(relay.session.login_timeout, shake(relay.clone(), stream, peer))).await;
-    let Ok(Some((dialect, upgraded, place))) = shaken else {
+    let shaking = Box::pin(tokio::time::timeout_at(deadline.into(), shake(relay.clone(), stream, is_local)));
+    let Ok(Some((dialect, upgraded, place))) = shaking.await else {
         return;
     };
     let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else {
         return;
     };
     let (read, write) = tokio::io::split(parts.io.into_inner());
-    socket::serve(relay, read, write, Accepted { dialect, at, first: parts.read_buf, place }).await;
+    socket::serve(relay, read, write, Accepted { dialect, at, first: parts.read_buf, place, certificate }).await;
 }
 
-async fn shake<S>(relay: Arc<Relay>, stream: S, peer: Peer) -> Option<(Dialect, Upgraded, Place)>
+async fn shake<S>(relay: Arc<Relay>, stream: S, is_local: bool) -> Option<(Dialect, Upgraded, Place)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shaken: Mutex<Option<Shaken>> = Mutex::new(None);
     let service = service_fn(|request| async {
         if relay.is_legacy && legacy::is_route(request.uri().path()) {
-            return Ok::<_, Infallible>(legacy::answer(relay.clone(), request, peer.is_local).await);
+            return Ok::<_, Infallible>(legacy::answer(relay.clone(), request, is_local).await);
         }
         Ok(answer(&relay, request, &shaken))
     });

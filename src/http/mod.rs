@@ -7,6 +7,7 @@ pub mod api;
 mod handshake;
 mod legacy;
 mod probes;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use tracing::warn;
 
 pub use handshake::{Peer, serve_device};
 pub use probes::{Probes, serve_probe};
+pub use tls::{TlsDoor, serve_tls_device};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;

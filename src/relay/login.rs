@@ -1,9 +1,11 @@
 //! Letting a device in.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::debug;
 
+use crate::auth::{ClientCertificate, Refusal};
 use crate::events::Events;
 use crate::hub::RoomGuard;
 use crate::ids::{ConnId, unix_ms};
@@ -19,6 +21,8 @@ pub struct Visitor {
     pub conn: ConnId,
     /// Whether it speaks the legacy dialect.
     pub is_legacy: bool,
+    /// What its connection came with.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// A login that holds, with its room.
@@ -33,7 +37,7 @@ impl Relay {
     /// # Errors
     /// The [`Failure`] to answer.
     pub async fn log_in(&self, visitor: Visitor) -> Result<LoggedIn, Failure> {
-        let grant = self.check_token(&visitor).inspect_err(|_| metrics::login(LoginResult::Unauthorized))?;
+        let grant = self.check(&visitor).inspect_err(|_| metrics::login(LoginResult::Unauthorized))?;
         let Visitor { login, conn, .. } = visitor;
         let entered = self.enter(&login, &conn, &grant).await;
         let (room, admission) = entered.inspect_err(|_| metrics::login(LoginResult::Unavailable))?;
@@ -68,14 +72,19 @@ impl Relay {
         Ok(LoggedIn { welcome: Box::new(welcome), room })
     }
 
-    fn check_token(&self, Visitor { login, is_legacy, .. }: &Visitor) -> Result<Grant, Failure> {
+    fn check(&self, visitor: &Visitor) -> Result<Grant, Failure> {
+        let Visitor { login, is_legacy, certificate, .. } = visitor;
         let Login { shop, device, role, .. } = login;
         let (token, now_s) = (login.token.as_ref().map(Token::secret), unix_ms() / 1000);
         let checked = match is_legacy {
             true => self.gate.devices.check_legacy(token, shop, device, *role, now_s),
             false => self.gate.devices.check(token, shop, device, *role, now_s),
         };
-        let grant = checked.map_err(|refusal| Failure::new(ErrorCode::Unauthorized, refusal.to_string()))?;
+        let refused = |refusal: Refusal| Failure::new(ErrorCode::Unauthorized, refusal.to_string());
+        let mut grant = checked.map_err(refused)?;
+        let certified_until_s = self.gate.check_certificate(certificate.as_deref(), shop, device, now_s);
+        let ends = [grant.expires_at_s, certified_until_s.map_err(refused)?];
+        grant.expires_at_s = ends.into_iter().flatten().min();
         let (groups, limit) = (grant.groups.as_ref().map_or(0, Vec::len), self.device_groups_max);
         if groups > limit {
             let text = format!("the token names {groups} groups, a device may be in {limit} (limits.device_groups)");

@@ -353,7 +353,10 @@ impl Session {
                 return;
             }
             Phase::LoggedIn(login) if login.expires_at.is_some_and(|at| now >= at) => {
-                out.push(Action::Close(Close::new(CloseCode::Unauthorized, "the token has expired")));
+                out.push(Action::Close(Close::new(
+                    CloseCode::Unauthorized,
+                    "the token or the certificate has expired",
+                )));
                 return;
             }
             Phase::LoggedIn(login) if login.window.deadline(self.settings.ack_timeout).is_some_and(|at| now >= at) => {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::auth::ClientCertificate;
 use crate::hub::RoomGuard;
 use crate::ids::ConnId;
 use crate::message::MembershipChange;
@@ -22,6 +23,7 @@ pub struct Caller {
     pub conn: ConnId,
     pub encoding: Encoding,
     pub is_legacy: bool,
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// None before the login.
     pub identity: Option<Identity>,
     pub room: Option<Arc<RoomGuard>>,
@@ -32,7 +34,9 @@ impl Caller {
     pub async fn perform(self, op: CallOp) -> Answered {
         let op = match op {
             CallOp::Login(login) => {
-                let visitor = Visitor { login, conn: self.conn.clone(), is_legacy: self.is_legacy };
+                let Caller { conn, is_legacy, certificate, .. } = &self;
+                let (conn, certificate) = (conn.clone(), certificate.clone());
+                let visitor = Visitor { login, conn, is_legacy: *is_legacy, certificate };
                 return match self.relay.log_in(visitor).await {
                     Ok(LoggedIn { welcome, room }) => Answered::LoggedIn(welcome, Arc::new(room)),
                     Err(failure) => Answered::Plain(failed(failure)),

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tracing::debug;
 
+use crate::auth::ClientCertificate;
 use crate::events::Events;
 use crate::hub::{Member, Outbox, Push, RoomGuard};
 use crate::ids::{ConnId, DeviceId, ShopId, unix_ms};
@@ -44,6 +45,8 @@ pub struct Accepted {
     /// Bytes that came with the handshake.
     pub first: Bytes,
     pub place: Place,
+    /// The client certificate that it came with.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 type Answering = Pin<Box<dyn Future<Output = (Option<Ref>, Answered)> + Send>>;
@@ -52,6 +55,7 @@ type Reading = Pin<Box<dyn Future<Output = Result<LogPage, StoreError>> + Send>>
 pub(super) struct Connection {
     pub(super) relay: Arc<Relay>,
     number: u64,
+    certificate: Option<Arc<ClientCertificate>>,
     pub(super) session: Session,
     pub(super) room: Option<Arc<RoomGuard>>,
     pub(super) outbox: Arc<Outbox>,
@@ -85,6 +89,7 @@ pub async fn serve(
     let connection = Connection {
         relay,
         number,
+        certificate: accepted.certificate,
         session,
         room: None,
         outbox: Arc::default(),
@@ -251,6 +256,10 @@ impl Connection {
         if unread_for.is_some_and(|unread_for| unread_for >= self.relay.session.ack_timeout) {
             self.close.get_or_insert(Close::new(CloseCode::TooSlow, "too slow to read"));
         }
+        // There is a tick at every heartbeat, so a certificate that is revoked lasts no longer than that.
+        if self.certificate.as_ref().is_some_and(|certificate| !self.relay.gate.trusts(certificate)) {
+            self.close.get_or_insert(Close::new(CloseCode::Unauthorized, "the client certificate is no longer good"));
+        }
         self.session.on_tick(now, &mut self.actions);
         let is_login_late = self.session.identity().is_none()
             && self
@@ -345,6 +354,7 @@ impl Connection {
             conn: self.session.conn().clone(),
             encoding: self.session.encoding(),
             is_legacy: self.session.is_legacy(),
+            certificate: self.certificate.clone(),
             identity: self.session.identity().cloned(),
             room: self.room.clone(),
         };

@@ -2,6 +2,7 @@
 
 mod auth;
 mod demo;
+mod tls;
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -140,7 +141,7 @@ fn check_tells_everything_that_is_wrong_and_no_password() {
         .unwrap();
     let printed = stdout(&output);
     assert_eq!(output.status.code(), Some(1), "{printed}");
-    for part in ["limits.speed", "heartbeat", "0.0.0.0:8080", "tls_cert is not", "SHOPRELAY_LIMITS_WINDOW"] {
+    for part in ["limits.speed", "heartbeat", "0.0.0.0:8080", "tls_cert is given", "SHOPRELAY_LIMITS_WINDOW"] {
         assert!(printed.lines().any(|line| line.starts_with("wrong: ") && line.contains(part)), "{part}:\n{printed}");
     }
     assert!(printed.contains("5 problems"), "{printed}");

@@ -72,6 +72,8 @@ fn every_outside_library_has_one_owner() {
         ("hyper::", &["http"]),
         ("jsonwebtoken::", &["auth"]),
         (" ring::", &["auth"]),
+        ("tokio_rustls::", &["auth", "http/tls.rs", "store/redis"]),
+        ("x509_parser::", &["auth"]),
         ("subtle::", &["auth"]),
         ("rmp_serde::", &["protocol", "store"]),
         ("metrics_exporter_prometheus::", &["metrics.rs", "node.rs"]),

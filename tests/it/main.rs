@@ -20,3 +20,4 @@ mod redis_server;
 mod scripts;
 mod store;
 mod tenants;
+mod tls;

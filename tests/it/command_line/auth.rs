@@ -35,7 +35,7 @@ fn what_nobody_could_mean_stops_the_start_with_advice() {
     let dir = files(&[("secret", SECRET), ("empty", " \n"), ("bad.toml", &KEYS.replace("read", "admin"))]);
     let [secret, empty, missing, bad] = ["secret", "empty", "missing", "bad.toml"].map(|name| file(&dir, name));
     let cases: [(&[&str], &[&str]); 9] = [
-        (&["--auth", "mtls"], &["--auth", "not in this version"]),
+        (&["--auth", "mtls"], &["auth is mtls", "--tls-listen", "--tls-client-ca"]),
         (&["--auth", "jwt"], &["auth is jwt", "--jwt-secret-file"]),
         (&["--jwt-secret-file", &secret], &["jwt_secret_file", "say --auth jwt"]),
         (&["--auth", "jwt", "--jwt-secret-file", &missing], &[&missing, "cannot be read"]),

@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::SOON;
+use super::tls::Wire;
 use super::wire::{Encoding, Id, id_of};
 
 /// What happens on a connection.
@@ -32,7 +33,7 @@ pub enum Event {
     Lost(String),
 }
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Box<dyn Wire>>;
 
 /// A connection, logged in or not. Dropping it loses the connection without a close frame.
 pub struct Device {
@@ -45,8 +46,8 @@ pub struct Device {
     reader: JoinHandle<()>,
     /// What came while the test waited for an answer.
     held: VecDeque<Event>,
-    /// A second handle of the socket, to reset it.
-    socket: std::net::TcpStream,
+    /// A second handle of a plain socket, to reset it.
+    socket: Option<std::net::TcpStream>,
 }
 
 impl Drop for Device {
@@ -69,11 +70,7 @@ impl Device {
     /// # Errors
     /// Why it was refused.
     pub async fn try_connect(url: &str, encoding: Option<Encoding>) -> Result<Device, String> {
-        let mut request = url.into_client_request().map_err(|cause| cause.to_string())?;
-        if let Some(encoding) = encoding {
-            let subprotocol = HeaderValue::from_static(encoding.subprotocol());
-            request.headers_mut().insert("Sec-WebSocket-Protocol", subprotocol);
-        }
+        let request = url.into_client_request().map_err(|cause| cause.to_string())?;
         let address = request.uri().authority().ok_or("the URL has no host")?.to_string();
         let opened = timeout(SOON, async {
             let stream = TcpStream::connect(address).await.map_err(|cause| cause.to_string())?;
@@ -81,16 +78,32 @@ impl Device {
             let std = stream.into_std().map_err(|cause| cause.to_string())?;
             let socket = std.try_clone().map_err(|cause| cause.to_string())?;
             let stream = TcpStream::from_std(std).map_err(|cause| cause.to_string())?;
-            let (ws, _) = tokio_tungstenite::client_async(request, stream).await.map_err(|cause| cause.to_string())?;
-            Ok::<_, String>((ws, socket))
+            Ok::<_, String>((stream, socket))
         });
-        let (ws, socket) = opened.await.map_err(|_| format!("no WebSocket in {SOON:?}"))??;
+        let (stream, socket) = opened.await.map_err(|_| format!("no connection in {SOON:?}"))??;
+        let mut device = Device::over(Box::new(stream), url, encoding).await?;
+        device.socket = Some(socket);
+        Ok(device)
+    }
+
+    /// Opens a WebSocket over a connection that there is; see [`Device::try_connect`].
+    ///
+    /// # Errors
+    /// Why it was refused.
+    pub async fn over(wire: Box<dyn Wire>, url: &str, encoding: Option<Encoding>) -> Result<Device, String> {
+        let mut request = url.into_client_request().map_err(|cause| cause.to_string())?;
+        if let Some(encoding) = encoding {
+            let subprotocol = HeaderValue::from_static(encoding.subprotocol());
+            request.headers_mut().insert("Sec-WebSocket-Protocol", subprotocol);
+        }
+        let opened = timeout(SOON, tokio_tungstenite::client_async(request, wire)).await;
+        let (ws, _) = opened.map_err(|_| format!("no WebSocket in {SOON:?}"))?.map_err(|cause| cause.to_string())?;
         let encoding = encoding.unwrap_or(Encoding::Json);
         let (sink, stream) = ws.split();
         let (tx, events) = mpsc::unbounded_channel();
         let reader = tokio::spawn(read(stream, encoding, tx));
         let label = "a device before its login".into();
-        Ok(Device { welcome: Value::Null, label, encoding, sink, events, reader, held: VecDeque::new(), socket })
+        Ok(Device { welcome: Value::Null, label, encoding, sink, events, reader, held: VecDeque::new(), socket: None })
     }
 
     /// Sends this login and waits for its welcome.
@@ -320,10 +333,10 @@ impl Device {
         while !matches!(self.event_within(SOON).await, None | Some(Event::Closed(..) | Event::Lost(_))) {}
     }
 
-    /// Loses the connection: no close frame, no TCP goodbye, only a reset.
+    /// Loses a plain connection: no close frame, no TCP goodbye, only a reset.
     pub fn reset(self) {
         self.reader.abort();
-        let socket = self.socket.try_clone().and_then(TcpStream::from_std);
+        let socket = self.socket.as_ref().expect("a plain connection").try_clone().and_then(TcpStream::from_std);
         let linger = socket.and_then(|socket| socket.set_zero_linger());
         assert!(linger.is_ok(), "{}: {linger:?}", self.label);
     }

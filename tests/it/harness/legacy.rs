@@ -9,11 +9,12 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::tls::Wire;
 use super::{SOON, unique};
 
 /// A legacy connection. The library answers Pings when the test reads.
 pub struct LegacyDevice {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Box<dyn Wire>>,
 }
 
 impl LegacyDevice {
@@ -22,11 +23,17 @@ impl LegacyDevice {
     /// # Panics
     /// Where it is refused.
     pub async fn connect(address: &str) -> LegacyDevice {
-        let opened = timeout(SOON, async {
-            let stream = TcpStream::connect(address).await.expect("the node listens");
-            stream.set_nodelay(true).expect("a socket");
-            tokio_tungstenite::client_async(format!("ws://{address}/"), stream).await
-        });
+        let stream = TcpStream::connect(address).await.expect("the node listens");
+        stream.set_nodelay(true).expect("a socket");
+        LegacyDevice::over(Box::new(stream), address).await
+    }
+
+    /// Opens a WebSocket over a connection that there is.
+    ///
+    /// # Panics
+    /// Where it is refused.
+    pub async fn over(wire: Box<dyn Wire>, address: &str) -> LegacyDevice {
+        let opened = timeout(SOON, tokio_tungstenite::client_async(format!("ws://{address}/"), wire));
         let (socket, _) = opened.await.expect("a WebSocket in time").expect("a WebSocket");
         LegacyDevice { socket }
     }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::device::Device;
+use super::tls::TlsClient;
 use super::wire::Encoding;
 
 /// Who logs in, and how.
@@ -77,6 +78,23 @@ impl Login {
     /// Where the relay does not let it in.
     pub async fn on(&self, url: &str) -> Device {
         self.try_on(url).await.unwrap_or_else(|cause| panic!("{} of {} at {url}: {cause}", self.device, self.shop))
+    }
+
+    /// Connects by TLS and logs in.
+    ///
+    /// # Panics
+    /// Where the relay does not let it in.
+    pub async fn by(&self, tls: &TlsClient) -> Device {
+        self.try_by(tls).await.unwrap_or_else(|cause| panic!("{} of {} by TLS: {cause}", self.device, self.shop))
+    }
+
+    /// Connects by TLS and logs in, once.
+    ///
+    /// # Errors
+    /// What happened instead of a welcome.
+    pub async fn try_by(&self, tls: &TlsClient) -> Result<Device, String> {
+        let device = tls.device(self.encoding).await?;
+        device.log_in(&self.op(), format!("{}/{}", self.shop, self.device)).await
     }
 
     /// Connects and logs in, once.

@@ -18,6 +18,7 @@ pub mod raw;
 pub mod recorder;
 pub mod resp;
 pub mod seed;
+pub mod tls;
 pub mod token;
 pub mod wire;
 pub mod worker;
@@ -35,6 +36,7 @@ pub use publisher::Publisher;
 pub use raw::{Frame, RawSocket};
 pub use recorder::{Recorder, Urls};
 pub use seed::Seed;
+pub use tls::TlsClient;
 pub use wire::{Encoding, Id, id_of};
 pub use worker::Worker;
 

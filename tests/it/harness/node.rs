@@ -47,6 +47,7 @@ type Log = Arc<Mutex<VecDeque<String>>>;
 
 struct Addresses {
     listen: String,
+    tls: String,
     api: String,
     metrics: String,
 }
@@ -101,6 +102,11 @@ impl NodeProcess {
     /// The public listener, as `ip:port`.
     pub fn listen(&self) -> &str {
         &self.addresses.listen
+    }
+
+    /// The TLS listener, as `ip:port`; `none` where there is none.
+    pub fn tls_listen(&self) -> &str {
+        &self.addresses.tls
     }
 
     /// The API listener, as `ip:port`.
@@ -224,7 +230,12 @@ fn ready_line(line: &str) -> Option<Addresses> {
         return None;
     }
     let address = |name| Some(fields.get(name)?.as_str()?.to_owned());
-    Some(Addresses { listen: address("listen")?, api: address("api_listen")?, metrics: address("metrics_listen")? })
+    Some(Addresses {
+        listen: address("listen")?,
+        tls: address("tls_listen")?,
+        api: address("api_listen")?,
+        metrics: address("metrics_listen")?,
+    })
 }
 
 /// A scrape.
