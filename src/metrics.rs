@@ -34,6 +34,46 @@ pub enum LoginResult {
     Barred,
     Unavailable,
     TimedOut,
+    /// The shop has as many sessions on the node as it may.
+    ShopFull,
+    /// Too many others waited.
+    Busy,
+}
+
+/// Why a connection was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The node has as many as it may.
+    Node,
+    /// Its address has.
+    Address,
+    /// The node's memory is short.
+    Memory,
+    /// Too many others wait for their handshake.
+    HandshakeQueue,
+    /// Too many others wait for their login.
+    LoginQueue,
+    /// It is a browser's, of an origin that is not allowed.
+    Origin,
+    /// Its PROXY header is missing, wrong, or of somebody who is not trusted.
+    ProxyHeader,
+    /// Its request did not come in time.
+    Header,
+}
+
+impl Refusal {
+    fn label(self) -> &'static str {
+        match self {
+            Refusal::Node => "node",
+            Refusal::Address => "address",
+            Refusal::Memory => "memory",
+            Refusal::HandshakeQueue => "handshake_queue",
+            Refusal::LoginQueue => "login_queue",
+            Refusal::Origin => "origin",
+            Refusal::ProxyHeader => "proxy_header",
+            Refusal::Header => "header",
+        }
+    }
 }
 
 /// What became of a TLS handshake.
@@ -136,8 +176,15 @@ struct Plain {
     feed_deaf: Counter,
     log_rewinds: Counter,
     catchup_pages: Counter,
+    catchup_shared: Counter,
+    reads_paused: Counter,
     records_unreadable: Counter,
     rooms: Gauge,
+    connections: Gauge,
+    logins_waiting: Gauge,
+    logins_at_once: Gauge,
+    memory: Gauge,
+    memory_limit: Gauge,
     outstanding: Gauge,
     sessions_main: Gauge,
     sessions_sub: Gauge,
@@ -158,8 +205,15 @@ static PLAIN: LazyLock<Plain> = LazyLock::new(|| Plain {
     feed_deaf: counter!("shoprelay_feed_deaf_total"),
     log_rewinds: counter!("shoprelay_log_rewinds_total"),
     catchup_pages: counter!("shoprelay_catchup_pages_total"),
+    catchup_shared: counter!("shoprelay_catchup_shared_total"),
+    reads_paused: counter!("shoprelay_reads_paused_total"),
     records_unreadable: counter!("shoprelay_records_unreadable_total"),
     rooms: gauge!("shoprelay_rooms"),
+    connections: gauge!("shoprelay_connections"),
+    logins_waiting: gauge!("shoprelay_logins_waiting"),
+    logins_at_once: gauge!("shoprelay_logins_at_once"),
+    memory: gauge!("shoprelay_memory_bytes"),
+    memory_limit: gauge!("shoprelay_memory_limit_bytes"),
     outstanding: gauge!("shoprelay_outstanding_messages"),
     sessions_main: gauge!("shoprelay_sessions", "role" => "main"),
     sessions_sub: gauge!("shoprelay_sessions", "role" => "sub"),
@@ -207,6 +261,11 @@ pub fn install() -> Result<Scrape, BuildError> {
 
 fn describe() {
     describe_gauge!("shoprelay_sessions", "Logged-in connections of this node");
+    describe_gauge!("shoprelay_connections", "Connections of devices to this node, logged in or not");
+    describe_gauge!("shoprelay_logins_waiting", "Logins that wait for their turn");
+    describe_gauge!("shoprelay_logins_at_once", "Logins that may ask the store at once, by how fast it answers");
+    describe_gauge!("shoprelay_memory_bytes", "Memory of this node, as its limit counts it");
+    describe_gauge!("shoprelay_memory_limit_bytes", "What it may be, 0 where there is no limit");
     describe_gauge!("shoprelay_rooms", "Shops this node listens to");
     describe_gauge!(
         "shoprelay_outstanding_messages",
@@ -230,6 +289,9 @@ fn describe() {
     describe_counter!("shoprelay_feed_deaf_total", "Times the feed was up and nothing arrived");
     describe_counter!("shoprelay_log_rewinds_total", "Times a shop's log was found behind what had been read of it");
     describe_counter!("shoprelay_catchup_pages_total", "Pages of the log read to catch up");
+    describe_counter!("shoprelay_catchup_shared_total", "Pages that a session took from another session's reading");
+    describe_counter!("shoprelay_reads_paused_total", "Times a connection sent more bytes than it may and had to wait");
+    describe_counter!("shoprelay_connections_refused_total", "Connections of devices that were not let in");
     describe_counter!("shoprelay_records_unreadable_total", "Stored records or events that this version cannot read");
     describe_counter!("shoprelay_logins_total", "Logins");
     describe_counter!("shoprelay_tls_handshakes_total", "TLS handshakes");
@@ -324,6 +386,16 @@ pub fn catchup_page() {
     PLAIN.catchup_pages.increment(1);
 }
 
+/// A session took a page of a log that another session had read.
+pub fn catchup_shared() {
+    PLAIN.catchup_shared.increment(1);
+}
+
+/// A connection sent more bytes than it may, and nothing is taken from it for a while.
+pub fn reads_paused() {
+    PLAIN.reads_paused.increment(1);
+}
+
 /// A stored record, or an event of the feed, could not be read.
 pub fn record_unreadable() {
     PLAIN.records_unreadable.increment(1);
@@ -344,6 +416,37 @@ fn sessions(role: Role) -> &'static Gauge {
         Role::Main => &PLAIN.sessions_main,
         Role::Sub => &PLAIN.sessions_sub,
     }
+}
+
+/// A device's connection was accepted and is to be served.
+pub fn connection_opened() {
+    PLAIN.connections.increment(1.0);
+}
+
+/// It ended, or was refused.
+pub fn connection_closed() {
+    PLAIN.connections.decrement(1.0);
+}
+
+/// A device's connection was not let in.
+pub fn connection_refused(why: Refusal) {
+    counter!("shoprelay_connections_refused_total", "reason" => why.label()).increment(1);
+}
+
+/// A login waits for its turn; or, with false, does not any more.
+pub fn login_waits(waits: bool) {
+    PLAIN.logins_waiting.increment(if waits { 1.0 } else { -1.0 });
+}
+
+/// How many logins may ask the store at once.
+pub fn logins_at_once(count: usize) {
+    PLAIN.logins_at_once.set(count as f64);
+}
+
+/// How much memory the node takes, and may.
+pub fn memory(used_bytes: u64, limit_bytes: u64) {
+    PLAIN.memory.set(used_bytes as f64);
+    PLAIN.memory_limit.set(limit_bytes as f64);
 }
 
 /// A room was opened.
@@ -386,6 +489,8 @@ pub fn login(result: LoginResult) {
         LoginResult::Barred => "barred",
         LoginResult::Unavailable => "unavailable",
         LoginResult::TimedOut => "timed_out",
+        LoginResult::ShopFull => "shop_full",
+        LoginResult::Busy => "busy",
     };
     counter!("shoprelay_logins_total", "result" => label).increment(1);
 }

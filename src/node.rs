@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
@@ -17,14 +17,14 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::feed::Feed;
 use crate::http::api::{Api, Cors};
-use crate::http::{self, Peer, Probes, TlsDoor};
+use crate::http::{self, Door, Probes, TlsDoor};
 use crate::hub::Hub;
 use crate::ids::NodeId;
 use crate::message::Role;
 use crate::metrics::{self, Scrape};
 use crate::nodes::{GONE_AFTER, Nodes};
 use crate::proofs::Proofs;
-use crate::relay::{Doors, PAGES_MAX, Relay};
+use crate::relay::{Bounds, Doors, Intake, LoginLimits, Memory, Pages, Relay};
 use crate::retention::Retention;
 use crate::session::SessionSettings;
 use crate::store::{self, NodeReport, Store, StoreSettings};
@@ -142,6 +142,7 @@ impl Node {
         let probes = Arc::new(Probes {
             scrape: scrape.clone(),
             store: store.clone(),
+            intake: relay.intake.clone(),
             is_store_up: AtomicBool::new(true),
             is_stopping: AtomicBool::new(false),
         });
@@ -158,13 +159,19 @@ impl Node {
             async move { events.run().await }
         });
         keepers.spawn(upkeep(scrape));
+        keepers.spawn({
+            let relay = relay.clone();
+            async move { relay.watch_memory().await }
+        });
         let browsers = Cors::new(config.cors_origins.clone());
-        let api = Arc::new(Api::new(relay.clone(), browsers, config.limits.api_connections)?);
+        let (connections_max, head_timeout) = (config.limits.api_connections, config.timeouts.api_header);
+        let api = Arc::new(Api::new(relay.clone(), browsers, connections_max, head_timeout)?);
         let tls = relay.gate.tls.clone().map(|tls| {
             let door = TlsDoor::new(tls, config.limits.tls_handshakes, config.timeouts.login);
             Arc::new(door)
         });
-        let doors = Doorways { listeners, relay: &relay, probes: &probes, api, tls };
+        let door = Door::new(&config);
+        let doors = Doorways { listeners, relay: &relay, probes: &probes, api, door, tls };
         let (stop, doors) = accept(doors, &mut keepers);
         let drain_window = config.drain_window;
         Ok(Node { id, relay, probes, addresses, stop, doors, drain_window, keepers })
@@ -248,11 +255,33 @@ fn assemble(config: &Config, id: &NodeId, store: &Arc<dyn Store>, gate: Arc<Gate
         nodes,
         events: Arc::new(Events::new(store.clone(), config.events)),
         gate,
-        doors: Doors::new(config.limits.connections),
+        doors: Doors::default(),
+        intake: Intake::new(bounds(config)),
+        session_bytes_per_s: config.limits.session_bytes_per_s,
         is_legacy: config.legacy,
         device_groups_max: config.limits.device_groups,
-        pages: Semaphore::new(PAGES_MAX),
+        pages: Pages::default(),
+        memory: Memory::new(config.limits.memory),
     })
+}
+
+/// How many may come in.
+fn bounds(config: &Config) -> Bounds {
+    let limits = &config.limits;
+    Bounds {
+        connections: limits.connections,
+        address_connections: limits.address_connections,
+        shop_connections: limits.shop_connections,
+        handshakes_per_s: limits.handshakes_per_s,
+        handshake_queue: limits.handshake_queue,
+        logins: LoginLimits {
+            per_s: limits.logins_per_s,
+            queue: limits.login_queue,
+            at_once: limits.logins_at_once,
+            delay: limits.login_delay,
+            wait: config.timeouts.login,
+        },
+    }
 }
 
 /// What a node listens with, and for whom.
@@ -261,12 +290,13 @@ struct Doorways<'a> {
     relay: &'a Arc<Relay>,
     probes: &'a Arc<Probes>,
     api: Arc<Api>,
+    door: Arc<Door>,
     tls: Option<Arc<TlsDoor>>,
 }
 
 /// Opens the doors; those of devices and back ends can be shut before the rest.
 fn accept(doorways: Doorways<'_>, keepers: &mut JoinSet<()>) -> (watch::Sender<bool>, JoinHandle<()>) {
-    let Doorways { listeners, relay, probes, api, tls } = doorways;
+    let Doorways { listeners, relay, probes, api, door, tls } = doorways;
     let (stop, stopping) = watch::channel(false);
     if let Some(listener) = listeners.metrics {
         let probes = probes.clone();
@@ -276,18 +306,26 @@ fn accept(doorways: Doorways<'_>, keepers: &mut JoinSet<()>) -> (watch::Sender<b
     let doors = tokio::spawn(async move {
         let devices = async {
             if let Some(listener) = listeners.devices {
-                let serve = |stream, address| {
-                    let peer = Peer::of(&stream, address);
-                    http::serve_device(relay.clone(), stream, peer)
+                let serve = |mut stream, address| {
+                    let (relay, door) = (relay.clone(), door.clone());
+                    async move {
+                        if let Some(peer) = door.meet(&relay, &mut stream, address).await {
+                            http::serve_device(relay, stream, peer).await;
+                        }
+                    }
                 };
                 http::accept(listener, Some(stopping.clone()), serve).await;
             }
         };
         let tls_devices = async {
-            if let Some((listener, door)) = listeners.tls_devices.zip(tls) {
-                let serve = |stream, address| {
-                    let peer = Peer::of(&stream, address);
-                    http::serve_tls_device(door.clone(), relay.clone(), stream, peer)
+            if let Some((listener, tls)) = listeners.tls_devices.zip(tls) {
+                let serve = |mut stream, address| {
+                    let (relay, door, tls) = (relay.clone(), door.clone(), tls.clone());
+                    async move {
+                        if let Some(peer) = door.meet(&relay, &mut stream, address).await {
+                            http::serve_tls_device(tls, relay, stream, peer).await;
+                        }
+                    }
                 };
                 http::accept(listener, Some(stopping.clone()), serve).await;
             }
@@ -339,7 +377,7 @@ async fn beat(id: NodeId, relay: Arc<Relay>, probes: Arc<Probes>) {
 
 fn report(relay: &Relay) -> NodeReport {
     NodeReport {
-        connections: relay.doors.connections() as u64,
+        connections: relay.intake.connections() as u64,
         mains: relay.doors.sessions(Role::Main) as u64,
         subs: relay.doors.sessions(Role::Sub) as u64,
         rooms: relay.hub.len() as u64,

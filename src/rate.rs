@@ -1,7 +1,7 @@
 //! A token bucket: how much somebody may ask for.
 //!
 //! Pure arithmetic on times that the caller brings; never reads a clock. Used by `session` for a
-//! connection's ops and by `hub` for a shop's publishes.
+//! connection's ops, by `socket` for its bytes and by `hub` for a shop's publishes.
 
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,13 @@ impl Bucket {
         self.level = (self.level - 1.0).max(-self.per_s * BURST_SECONDS);
     }
 
+    /// Takes tokens that are spent already, and says how long to wait until none is owed; nothing where none is.
+    pub fn owe(&mut self, count: usize, now: Instant) -> Duration {
+        self.refill(now);
+        self.level -= count as f64;
+        Duration::from_secs_f64((-self.level / self.per_s).max(0.0))
+    }
+
     /// Whether more than half of it is spent, as of the last change.
     pub fn is_low(&self) -> bool {
         self.level < self.per_s * BURST_SECONDS / 2.0
@@ -71,6 +78,15 @@ mod tests {
         assert_eq!(bucket.take(start), Err(Duration::from_millis(500)));
         assert_eq!(bucket.take(start + Duration::from_millis(500)), Ok(()));
         assert!(bucket.take(start + Duration::from_millis(600)).is_err());
+    }
+
+    #[test]
+    fn what_is_spent_at_once_is_owed_in_full() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(100, start);
+        assert_eq!(bucket.owe(500, start), Duration::ZERO);
+        assert_eq!(bucket.owe(1000, start), Duration::from_secs(10));
+        assert_eq!(bucket.owe(0, start + Duration::from_secs(9)), Duration::from_secs(1));
     }
 
     #[test]

@@ -15,6 +15,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 pub use layers::{Effective, Layers};
 pub use table::{Kind, SETTINGS, Setting};
 
@@ -32,7 +34,12 @@ pub struct Config {
     pub auth: Auth,
     /// The file with the API's keys; None where whoever reaches the API may use it.
     pub api_keys_file: Option<PathBuf>,
-    pub cors_origins: CorsOrigins,
+    pub cors_origins: Origins,
+    /// Whose pages may open a WebSocket, beside those that come from where it goes.
+    pub origins: Origins,
+    /// Whether a connection of a device begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    pub trusted_proxies: Vec<IpNet>,
     /// Whether the hand-made server's clients are served too.
     pub legacy: bool,
     /// Where `auth` is none: which of these need a token all the same.
@@ -57,6 +64,17 @@ pub struct Limits {
     pub session_ops_per_s: u32,
     pub shop_publishes_per_s: u32,
     pub connections: usize,
+    pub shop_connections: usize,
+    /// None for no limit.
+    pub address_connections: Option<usize>,
+    pub handshakes_per_s: u32,
+    pub handshake_queue: usize,
+    pub logins_per_s: u32,
+    pub login_queue: usize,
+    pub logins_at_once: usize,
+    pub login_delay: Duration,
+    pub session_bytes_per_s: u32,
+    pub memory: MemoryLimit,
     pub log_entries: u64,
     pub device_groups: usize,
     pub events: u64,
@@ -88,6 +106,15 @@ pub struct ClientFiles {
     pub authorities: PathBuf,
     /// Which of them are revoked.
     pub revoked: Option<PathBuf>,
+}
+
+/// How much memory the node may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// What its control group may, where that has a limit.
+    Auto,
+    None,
+    Mib(u64),
 }
 
 /// Who may log in.
@@ -143,9 +170,9 @@ pub struct KeyFile {
     pub path: PathBuf,
 }
 
-/// The browser origins that may call the API.
+/// Browser origins that are let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CorsOrigins {
+pub enum Origins {
     Any,
     /// These, each `scheme://host[:port]` in lower case; none where it is empty.
     Only(Vec<String>),
@@ -155,6 +182,8 @@ pub enum CorsOrigins {
 #[derive(Debug, Clone)]
 pub struct Timeouts {
     pub login: Duration,
+    pub header: Duration,
+    pub api_header: Duration,
     pub ack: Duration,
     pub store: Duration,
 }
@@ -267,6 +296,11 @@ pub enum ConfigError {
     LegacyTokensUnused,
     #[error("two keys for tokens have the kid {kid:?}; give each a kid of its own")]
     SameKid { kid: String },
+    #[error(
+        "limits.session_bytes_per_s is {bytes_per_s}, by which a frame of limits.frame_bytes, {frame_bytes}, takes longer \
+         than a heartbeat, {heartbeat:?}; raise the one or lower the others"
+    )]
+    FramesTooSlow { bytes_per_s: u32, frame_bytes: usize, heartbeat: Duration },
     #[error("events is on, but the event stream needs a Redis and the store is embedded; change one of the two")]
     EventsEmbedded,
 }

@@ -209,13 +209,45 @@ fn the_event_stream_needs_a_redis() {
 #[test]
 fn an_origin_is_a_scheme_and_a_host() {
     let origins = |text| check(&[STORE, ("cors_origins", text)], &[]).map(|config| config.cors_origins);
-    assert_eq!(origins("").unwrap(), CorsOrigins::Only(Vec::new()));
-    assert_eq!(origins("*").unwrap(), CorsOrigins::Any);
+    assert_eq!(origins("").unwrap(), Origins::Only(Vec::new()));
+    assert_eq!(origins("*").unwrap(), Origins::Any);
     let two = vec!["https://back.example".to_owned(), "http://localhost:3000".to_owned()];
-    assert_eq!(origins("https://Back.example, http://localhost:3000").unwrap(), CorsOrigins::Only(two));
+    assert_eq!(origins("https://Back.example, http://localhost:3000").unwrap(), Origins::Only(two));
     for bad in ["back.example", "https://back.example/", "https://", "https://a,*", "https://*.example"] {
         assert!(origins(bad).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn proxies_are_networks_or_addresses() {
+    let proxies = |text| check(&[STORE, ("trusted_proxies", text)], &[]).map(|config| config.trusted_proxies);
+    assert!(proxies("").unwrap().is_empty());
+    let two = proxies("10.0.0.0/8, 2001:db8::7").unwrap();
+    assert_eq!(two.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "2001:db8::7/128"]);
+    for bad in ["10.0.0.0/33", "balancer", "10.0.0.1-10.0.0.9", "10.0.0.0/8,,10.1.0.0/16"] {
+        assert!(proxies(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn limits_that_may_be_left_out_say_so() {
+    let limits = |key, value| check(&[STORE], &[(key, value)]).map(|config| config.limits);
+    let address = "SHOPRELAY_LIMITS_ADDRESS_CONNECTIONS";
+    assert_eq!(limits(address, "none").unwrap().address_connections, None);
+    assert_eq!(limits(address, "7").unwrap().address_connections, Some(7));
+    assert!(limits(address, "0").unwrap_err().to_string().contains("or none"));
+    let memory = "SHOPRELAY_LIMITS_MEMORY_MIB";
+    assert_eq!(limits(memory, "auto").unwrap().memory, MemoryLimit::Auto);
+    assert_eq!(limits(memory, "none").unwrap().memory, MemoryLimit::None);
+    assert_eq!(limits(memory, "512").unwrap().memory, MemoryLimit::Mib(512));
+    assert!(limits(memory, "512Mi").is_err());
+}
+
+#[test]
+fn a_frame_has_to_come_within_a_heartbeat() {
+    let slow = ("SHOPRELAY_LIMITS_SESSION_BYTES_PER_S", "1024");
+    assert!(matches!(check(&[STORE], &[slow]), Err(ConfigError::FramesTooSlow { .. })));
+    assert!(check(&[STORE], &[slow, ("SHOPRELAY_LIMITS_FRAME_BYTES", "16384")]).is_ok());
 }
 
 #[test]

@@ -4,13 +4,15 @@
 //! setting names. Called by [`Layers::check`].
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::{
-    Auth, ClientFiles, Config, ConfigError, CorsOrigins, KeyFile, Layers, LegacyTokens, Limits, Retention, SETTINGS,
-    StoreUrl, Timeouts, Tls, TlsFiles, TokenKeyFiles, TokenShops, redacted_url,
+    Auth, ClientFiles, Config, ConfigError, KeyFile, Layers, LegacyTokens, Limits, MemoryLimit, Origins, Retention,
+    SETTINGS, StoreUrl, Timeouts, Tls, TlsFiles, TokenKeyFiles, TokenShops, redacted_url,
 };
 
 /// The values of [`Layers`] on their way into a [`Config`]. One that cannot be taken is noted, and its
@@ -39,6 +41,16 @@ impl Values<'_> {
                 session_ops_per_s: self.get("limits.session_ops_per_s", number(1, 1_000_000))?,
                 shop_publishes_per_s: self.get("limits.shop_publishes_per_s", number(1, 1_000_000))?,
                 connections: self.get("limits.connections", number(1, 10_000_000))?,
+                shop_connections: self.get("limits.shop_connections", number(1, 10_000_000))?,
+                address_connections: self.get("limits.address_connections", number_or_none(1, 10_000_000))?,
+                handshakes_per_s: self.get("limits.handshakes_per_s", number(1, 1_000_000))?,
+                handshake_queue: self.get("limits.handshake_queue", number(1, 10_000_000))?,
+                logins_per_s: self.get("limits.logins_per_s", number(1, 1_000_000))?,
+                login_queue: self.get("limits.login_queue", number(1, 10_000_000))?,
+                logins_at_once: self.get("limits.logins_at_once", number(1, 10_000))?,
+                login_delay: self.get("limits.login_delay", duration("1ms", "10s"))?,
+                session_bytes_per_s: self.get("limits.session_bytes_per_s", number(1024, 1 << 30))?,
+                memory: self.get("limits.memory_mib", memory)?,
                 log_entries: self.get("limits.log_entries", number(1, 100_000_000))?,
                 device_groups: self.get("limits.device_groups", number(1, 100_000))?,
                 events: self.get("limits.events", number(1, 100_000_000))?,
@@ -47,6 +59,8 @@ impl Values<'_> {
             },
             timeouts: Timeouts {
                 login: self.get("timeouts.login", duration("100ms", "10m"))?,
+                header: self.get("timeouts.header", duration("100ms", "10m"))?,
+                api_header: self.get("timeouts.api_header", duration("100ms", "10m"))?,
                 ack: self.get("timeouts.ack", duration("100ms", "1h"))?,
                 store: self.get("timeouts.store", duration("50ms", "60s"))?,
             },
@@ -59,7 +73,10 @@ impl Values<'_> {
             audit: self.get("audit", duration("1s", "60s"))?,
             auth,
             api_keys_file: self.get("api_keys_file", path)?,
-            cors_origins: self.get("cors_origins", cors_origins)?,
+            cors_origins: self.get("cors_origins", origins)?,
+            origins: self.get("origins", origins)?,
+            proxy_protocol: self.get("proxy_protocol", switch)?,
+            trusted_proxies: self.get("trusted_proxies", networks)?,
             legacy: self.get("legacy", switch)?,
             legacy_tokens,
             events: self.get("events", switch)?,
@@ -159,6 +176,11 @@ impl Values<'_> {
         }
         if let (Some(listen), None) = (open(config.api_listen), &config.api_keys_file) {
             self.problems.push(ConfigError::OpenApi { listen });
+        }
+        let Limits { session_bytes_per_s: bytes_per_s, frame_bytes, .. } = config.limits;
+        if f64::from(bytes_per_s) * config.heartbeat.as_secs_f64() < frame_bytes as f64 {
+            let heartbeat = config.heartbeat;
+            self.problems.push(ConfigError::FramesTooSlow { bytes_per_s, frame_bytes, heartbeat });
         }
         if config.events && config.store.is_embedded() {
             self.problems.push(ConfigError::EventsEmbedded);
@@ -295,9 +317,9 @@ fn token_shops(text: &str) -> Result<Option<TokenShops>, String> {
     Ok((!shops.is_empty()).then_some(TokenShops::Only(shops)))
 }
 
-fn cors_origins(text: &str) -> Result<CorsOrigins, String> {
+fn origins(text: &str) -> Result<Origins, String> {
     if text.trim() == "*" {
-        return Ok(CorsOrigins::Any);
+        return Ok(Origins::Any);
     }
     let origins = list(text)?.into_iter().map(|origin| {
         let host = origin.split_once("://").filter(|(scheme, _)| !scheme.is_empty()).map(|(_, host)| host);
@@ -308,7 +330,32 @@ fn cors_origins(text: &str) -> Result<CorsOrigins, String> {
             _ => Err(format!("{origin:?} is no origin; the form is scheme://host[:port], and * stands alone for any")),
         }
     });
-    origins.collect::<Result<_, _>>().map(CorsOrigins::Only)
+    origins.collect::<Result<_, _>>().map(Origins::Only)
+}
+
+/// Networks, each as `address/bits` or as one address.
+fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    let networks = list(text)?.into_iter().map(|network| {
+        let address = network.parse().map(|address: IpAddr| IpNet::from(address));
+        let parsed = network.parse().or(address);
+        parsed.map_err(|_| format!("{network:?} is no network; the form is 10.0.0.0/8, 2001:db8::/32 or an address"))
+    });
+    networks.collect()
+}
+
+fn memory(text: &str) -> Result<MemoryLimit, String> {
+    match text {
+        "auto" => Ok(MemoryLimit::Auto),
+        "none" => Ok(MemoryLimit::None),
+        _ => number(16, 16 << 20)(text).map(MemoryLimit::Mib).map_err(|problem| format!("{problem}, auto or none")),
+    }
+}
+
+fn number_or_none(min: usize, max: usize) -> impl Fn(&str) -> Result<Option<usize>, String> {
+    move |text| match text {
+        "none" => Ok(None),
+        _ => number(min, max)(text).map(Some).map_err(|problem| format!("{problem}, or none")),
+    }
 }
 
 fn number<T>(min: T, max: T) -> impl Fn(&str) -> Result<T, String>

@@ -1,9 +1,8 @@
 //! The way from an HTTP request to a WebSocket (RFC 6455 §4.2), and what else devices ask for.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -15,17 +14,16 @@ use hyper::header::{
 use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tracing::debug;
 
-use crate::auth::ClientCertificate;
-use crate::http::{Reply, legacy, text};
+use crate::http::{Peer, Reply, legacy, origin, text};
+use crate::metrics::{self, Refusal as Refused};
 use crate::protocol::{Dialect, Encoding};
-use crate::relay::{Place, Relay};
+use crate::relay::{Place, Relay, Turned};
 use crate::socket::{self, Accepted};
 
 /// Largest request head.
@@ -37,27 +35,15 @@ const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 struct Shaken {
     dialect: Dialect,
     upgrade: OnUpgrade,
-    place: Place,
+    /// How long the relay had it wait for its turn.
+    waited: Duration,
 }
 
-/// Who is at the other end of a device's connection.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    pub address: SocketAddr,
-    /// Whether it came in by a loopback address of this machine.
-    pub is_local: bool,
-    /// When its TCP connection was accepted.
-    pub at: Instant,
-    /// What it showed by TLS.
-    pub certificate: Option<Arc<ClientCertificate>>,
-}
-
-impl Peer {
-    /// The peer of a TCP connection that came from this address.
-    pub fn of(stream: &TcpStream, address: SocketAddr) -> Peer {
-        let is_local = stream.local_addr().is_ok_and(|address| address.ip().is_loopback());
-        Peer { address, is_local, at: Instant::now(), certificate: None }
-    }
+/// A connection before its WebSocket.
+struct Visit {
+    relay: Arc<Relay>,
+    peer: Mutex<Peer>,
+    shaken: Mutex<Option<Shaken>>,
 }
 
 /// Serves one connection of a device, plain or TLS: HTTP, then its WebSocket.
@@ -65,50 +51,103 @@ pub async fn serve_device<S>(relay: Arc<Relay>, stream: S, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Peer { is_local, at, certificate, .. } = peer;
-    let deadline = at + relay.session.login_timeout;
+    let (at, certificate) = (peer.at, peer.certificate.clone());
+    // What the relay has a connection wait for is not held against it.
+    let deadline = at + relay.session.login_timeout + relay.intake.handshake_wait_max();
     // Boxed, so that what HTTP needs is gone once the WebSocket is there.
-    let shaking = Box::pin(tokio::time::timeout_at(deadline.into(), shake(relay.clone(), stream, is_local)));
-    let Ok(Some((dialect, upgraded, place))) = shaking.await else {
+    let shaking = Box::pin(tokio::time::timeout_at(deadline.into(), shake(relay.clone(), stream, peer)));
+    let Some((shaken, upgraded, place)) = shaking.await.unwrap_or_else(|_| {
+        metrics::connection_refused(Refused::Header);
+        None
+    }) else {
         return;
     };
     let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else {
         return;
     };
     let (read, write) = tokio::io::split(parts.io.into_inner());
+    let (dialect, at) = (shaken.dialect, at + shaken.waited);
     socket::serve(relay, read, write, Accepted { dialect, at, first: parts.read_buf, place, certificate }).await;
 }
 
-async fn shake<S>(relay: Arc<Relay>, stream: S, is_local: bool) -> Option<(Dialect, Upgraded, Place)>
+async fn shake<S>(relay: Arc<Relay>, stream: S, peer: Peer) -> Option<(Shaken, Upgraded, Place)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let shaken: Mutex<Option<Shaken>> = Mutex::new(None);
-    let service = service_fn(|request| async {
-        if relay.is_legacy && legacy::is_route(request.uri().path()) {
-            return Ok::<_, Infallible>(legacy::answer(relay.clone(), request, is_local).await);
-        }
-        Ok(answer(&relay, request, &shaken))
-    });
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.max_buf_size(REQUEST_BYTES_MAX);
+    http.max_buf_size(REQUEST_BYTES_MAX).timer(TokioTimer::new()).header_read_timeout(peer.header_timeout());
+    http.keep_alive(peer.place.refused().is_none());
+    let visit = Visit { relay, peer: Mutex::new(peer), shaken: Mutex::new(None) };
+    let service = service_fn(|request| async { Ok::<_, Infallible>(visit.answer(request).await) });
     if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
-        debug!(%error, "a connection failed before its WebSocket");
+        if error.is_timeout() {
+            metrics::connection_refused(Refused::Header);
+        }
+        debug!(%error, address = %visit.peer.lock().address, "a connection failed before its WebSocket");
         return None;
     }
-    let Shaken { dialect, upgrade, place } = shaken.into_inner()?;
-    Some((dialect, upgrade.await.ok()?, place))
+    let mut shaken = visit.shaken.into_inner()?;
+    let upgraded = (&mut shaken.upgrade).await.ok()?;
+    Some((shaken, upgraded, visit.peer.into_inner().place))
 }
 
-fn answer(relay: &Arc<Relay>, request: Request<Incoming>, shaken: &Mutex<Option<Shaken>>) -> Reply {
-    match (request.uri().path(), request.method()) {
-        ("/ws", &Method::GET) => upgrade(relay, request, shaken).unwrap_or_else(|refusal| refusal.reply()),
-        ("/", &Method::GET) if relay.is_legacy => {
-            upgrade_legacy(relay, request, shaken).unwrap_or_else(|refusal| refusal.reply())
+impl Visit {
+    async fn answer(&self, request: Request<Incoming>) -> Reply {
+        let is_local = {
+            let mut peer = self.peer.lock();
+            if let Err(turned) = peer.identify(request.headers()) {
+                return Refusal::Turned(turned).reply();
+            }
+            peer.is_local
+        };
+        let is_legacy = self.relay.is_legacy;
+        if is_legacy && legacy::is_route(request.uri().path()) {
+            return legacy::answer(self.relay.clone(), request, is_local).await;
         }
-        ("/ws", _) => text(StatusCode::METHOD_NOT_ALLOWED, "open a WebSocket here with GET\n"),
-        _ => text(StatusCode::NOT_FOUND, "devices open a WebSocket at /ws\n"),
+        match (request.uri().path(), request.method()) {
+            ("/ws", &Method::GET) => self.upgrade(request, is_local).await,
+            ("/", &Method::GET) if is_legacy => self.upgrade_legacy(request).await,
+            ("/ws", _) => return text(StatusCode::METHOD_NOT_ALLOWED, "open a WebSocket here with GET\n"),
+            _ => return text(StatusCode::NOT_FOUND, "devices open a WebSocket at /ws\n"),
+        }
+        .unwrap_or_else(|refusal| refusal.reply())
     }
+
+    async fn upgrade(&self, request: Request<Incoming>, is_local: bool) -> Result<Reply, Refusal> {
+        let accept = accept_of(request.headers())?;
+        let encoding = subprotocol_of(request.headers())?;
+        check_origin(origin::is_allowed(&self.peer.lock().door.origins, request.headers(), is_local))?;
+        let mut reply = switching(&accept);
+        if let Some(encoding) = encoding {
+            let subprotocol = HeaderValue::from_static(encoding.subprotocol());
+            reply.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+        }
+        self.shake_hands(request, Dialect::Native(encoding.unwrap_or(Encoding::Json))).await?;
+        Ok(reply)
+    }
+
+    /// The old clients name no subprotocol; one that is named all the same is not taken.
+    async fn upgrade_legacy(&self, request: Request<Incoming>) -> Result<Reply, Refusal> {
+        let accept = accept_of(request.headers())?;
+        check_origin(origin::is_allowed_legacy(&self.peer.lock().door.origins, request.headers()))?;
+        self.shake_hands(request, Dialect::Legacy).await?;
+        Ok(switching(&accept))
+    }
+
+    async fn shake_hands(&self, mut request: Request<Incoming>, dialect: Dialect) -> Result<(), Refusal> {
+        let waited = self.relay.intake.shake_hands().await;
+        let waited = waited.inspect_err(|turned| metrics::connection_refused(turned.why)).map_err(Refusal::Turned)?;
+        *self.shaken.lock() = Some(Shaken { dialect, upgrade: hyper::upgrade::on(&mut request), waited });
+        Ok(())
+    }
+}
+
+fn check_origin(is_allowed: bool) -> Result<(), Refusal> {
+    if is_allowed {
+        return Ok(());
+    }
+    metrics::connection_refused(Refused::Origin);
+    Err(Refusal::Origin)
 }
 
 /// A request that cannot become a WebSocket.
@@ -117,7 +156,8 @@ enum Refusal {
     Version,
     Key,
     Subprotocol,
-    Full,
+    Origin,
+    Turned(Turned),
 }
 
 impl Refusal {
@@ -140,11 +180,27 @@ impl Refusal {
                 let known = [Encoding::Json, Encoding::MsgPack].map(Encoding::subprotocol).join(" and ");
                 text(StatusCode::BAD_REQUEST, format!("the subprotocols are {known}\n"))
             }
-            Refusal::Full => {
-                let reply = text(StatusCode::SERVICE_UNAVAILABLE, "this node has no room for another connection\n");
-                with(reply, RETRY_AFTER, "5")
+            Refusal::Origin => {
+                let why = "pages of this origin may not open a WebSocket here; see the setting origins\n";
+                text(StatusCode::FORBIDDEN, why)
+            }
+            Refusal::Turned(Turned { why, retry_after }) => {
+                let mut reply = text(StatusCode::SERVICE_UNAVAILABLE, words(*why));
+                let wait_s = retry_after.as_secs_f64().ceil() as u64;
+                reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait_s));
+                with(reply, CONNECTION, "close")
             }
         }
+    }
+}
+
+/// Why there is no place, for whoever reads the answer.
+fn words(why: Refused) -> &'static str {
+    match why {
+        Refused::Address => "this node has as many connections of your address as it may\n",
+        Refused::Memory => "this node is short of memory\n",
+        Refused::HandshakeQueue | Refused::LoginQueue => "too many others come in at the moment\n",
+        _ => "this node has no room for another connection\n",
     }
 }
 
@@ -169,37 +225,6 @@ fn subprotocol_of(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
         return Err(Refusal::Subprotocol);
     }
     Ok(encoding)
-}
-
-fn upgrade(
-    relay: &Arc<Relay>,
-    mut request: Request<Incoming>,
-    shaken: &Mutex<Option<Shaken>>,
-) -> Result<Reply, Refusal> {
-    let accept = accept_of(request.headers())?;
-    let encoding = subprotocol_of(request.headers())?;
-    let place = relay.admit().ok_or(Refusal::Full)?;
-    let dialect = Dialect::Native(encoding.unwrap_or(Encoding::Json));
-    *shaken.lock() = Some(Shaken { dialect, upgrade: hyper::upgrade::on(&mut request), place });
-    let mut reply = switching(&accept);
-    if let Some(encoding) = encoding {
-        let subprotocol = HeaderValue::from_static(encoding.subprotocol());
-        reply.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
-    }
-    Ok(reply)
-}
-
-/// The old clients name no subprotocol; one that is named all the same is not taken.
-fn upgrade_legacy(
-    relay: &Arc<Relay>,
-    mut request: Request<Incoming>,
-    shaken: &Mutex<Option<Shaken>>,
-) -> Result<Reply, Refusal> {
-    let accept = accept_of(request.headers())?;
-    let place = relay.admit().ok_or(Refusal::Full)?;
-    let upgrade = hyper::upgrade::on(&mut request);
-    *shaken.lock() = Some(Shaken { dialect: Dialect::Legacy, upgrade, place });
-    Ok(switching(&accept))
 }
 
 fn switching(accept: &str) -> Reply {

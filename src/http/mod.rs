@@ -4,9 +4,13 @@
 //! after it, which `socket` serves in the same task. Run by `node`.
 
 pub mod api;
+mod forwarded;
 mod handshake;
 mod legacy;
+mod origin;
+mod peer;
 mod probes;
+mod proxy;
 mod tls;
 
 use std::io;
@@ -24,7 +28,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
-pub use handshake::{Peer, serve_device};
+pub use handshake::serve_device;
+pub use peer::{Door, Peer};
 pub use probes::{Probes, serve_probe};
 pub use tls::{TlsDoor, serve_tls_device};
 

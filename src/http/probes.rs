@@ -14,6 +14,7 @@ use tracing::debug;
 
 use crate::http::{Reply, reply, text};
 use crate::metrics::Scrape;
+use crate::relay::Intake;
 use crate::store::Store;
 
 /// How long a client may take to send its request.
@@ -23,6 +24,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Probes {
     pub scrape: Scrape,
     pub store: Arc<dyn Store>,
+    pub intake: Arc<Intake>,
     /// Whether the store answered the last heartbeat.
     pub is_store_up: AtomicBool,
     pub is_stopping: AtomicBool,
@@ -39,6 +41,9 @@ impl Probes {
         }
         if !self.store.is_hearing() {
             return Err("what other nodes publish does not arrive\n");
+        }
+        if !self.intake.has_room() {
+            return Err("no room for another connection\n");
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -23,6 +24,8 @@ const QUEUE_MAX: usize = 128;
 pub struct Outbox {
     state: Mutex<State>,
     wake: Notify,
+    /// Bytes that the connection has taken out and not written yet.
+    unwritten: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -104,6 +107,16 @@ impl Outbox {
         let mut state = self.state.lock();
         state.close.get_or_insert(close);
         self.wake(state);
+    }
+
+    /// Notes what the connection holds for a client that does not take it.
+    pub fn note_unwritten(&self, bytes: usize) {
+        self.unwritten.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How much that is.
+    pub fn unwritten(&self) -> usize {
+        self.unwritten.load(Ordering::Relaxed)
     }
 
     pub(super) fn rewind(&self, rewound: Rewound) {

@@ -336,6 +336,11 @@ impl Room {
         }
     }
 
+    /// Whether a session of this device is here.
+    pub fn has_device(&self, device: &DeviceId) -> bool {
+        self.state.lock().members.iter().any(|member| member.device == *device)
+    }
+
     /// The devices here with their connections.
     pub fn members(&self) -> Vec<(DeviceId, ConnId)> {
         let state = self.state.lock();

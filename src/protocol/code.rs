@@ -57,6 +57,8 @@ pub enum CloseCode {
     TooBig = 1009,
     /// The node is restarting; log in again elsewhere.
     Restart = 1012,
+    /// The node has no memory left for the connection; log in again elsewhere.
+    Overloaded = 1013,
     /// The same device logged in on a newer connection.
     Replaced = 4000,
     /// The login was refused, came too late, or its token expired.
@@ -75,12 +77,13 @@ pub enum CloseCode {
 
 impl CloseCode {
     /// Every close code, for the metrics that are there from the start.
-    pub const ALL: [CloseCode; 12] = [
+    pub const ALL: [CloseCode; 13] = [
         CloseCode::Logout,
         CloseCode::ProtocolError,
         CloseCode::InvalidText,
         CloseCode::TooBig,
         CloseCode::Restart,
+        CloseCode::Overloaded,
         CloseCode::Replaced,
         CloseCode::Unauthorized,
         CloseCode::Violation,

@@ -1,6 +1,6 @@
-//! Who is in: how many connections a node holds, their ids, and when all have to go.
+//! Who is in: the connections' ids, how many are logged in, and when all have to go. How many may come in is
+//! the business of [`super::intake`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -9,54 +9,27 @@ use tokio::sync::watch;
 use crate::ids::{ConnId, NodeId};
 use crate::message::Role;
 use crate::metrics;
-use crate::relay::Relay;
 
 /// See the module.
 pub struct Doors {
-    connections_max: usize,
-    connections: AtomicUsize,
     mains: AtomicUsize,
     subs: AtomicUsize,
     next_conn: AtomicU64,
     stopping: watch::Sender<bool>,
 }
 
-/// A place among the node's connections, given back when dropped.
-pub struct Place(Arc<Relay>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.doors.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Relay {
-    /// A place for one more connection; None where the node is full.
-    pub fn admit(self: &Arc<Self>) -> Option<Place> {
-        let before = self.doors.connections.fetch_add(1, Ordering::Relaxed);
-        let place = Place(self.clone());
-        (before < self.doors.connections_max).then_some(place)
-    }
-}
-
-impl Doors {
-    /// Doors that let so many connections in.
-    pub fn new(connections_max: usize) -> Doors {
+impl Default for Doors {
+    fn default() -> Doors {
         Doors {
-            connections_max,
-            connections: AtomicUsize::new(0),
             mains: AtomicUsize::new(0),
             subs: AtomicUsize::new(0),
             next_conn: AtomicU64::new(1),
             stopping: watch::channel(false).0,
         }
     }
+}
 
-    /// How many connections there are, logged in or not.
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-
+impl Doors {
     /// How many connections of a role are logged in.
     pub fn sessions(&self, role: Role) -> usize {
         self.of(role).load(Ordering::Relaxed)

@@ -43,8 +43,7 @@ impl Relay {
         let Listing { shop, viewer, list, encoding } = listing;
         let devices = self.store.devices(shop).await?;
         let (mut after, mut scanned, mut pages, mut bytes) = (list.after, 0, 0, 0);
-        // The semaphore is never closed; without a permit there are just more pages at once.
-        let _permit = self.pages.acquire().await.ok();
+        let _permit = self.pages.permit().await;
         let mut items = Vec::new();
         loop {
             let page = self.store.read(shop, after, LIST_PAGE).await?;

@@ -12,8 +12,14 @@ use crate::ids::{ConnId, unix_ms};
 use crate::metrics::{self, LoginResult};
 use crate::protocol::{ErrorCode, Login, Token};
 use crate::relay::Relay;
+use crate::relay::intake::{Seat, spread};
 use crate::session::{Failure, Grant, Welcome};
-use crate::store::{Admission, Connect, Event, EventKind};
+use crate::store::{Admission, Connect, Event, EventKind, StoreError};
+
+/// When to try again in a shop that is full: when somebody leaves, which nobody can foretell.
+const SHOP_FULL_WAIT: Duration = Duration::from_secs(5);
+/// How far those who could not reach the store are spread out when they try again.
+const RETRY_SPREAD: Duration = Duration::from_secs(2);
 
 /// Who wants to come in, and by which connection.
 pub struct Visitor {
@@ -29,6 +35,7 @@ pub struct Visitor {
 pub struct LoggedIn {
     pub welcome: Box<Welcome>,
     pub room: RoomGuard,
+    pub seat: Seat,
 }
 
 impl Relay {
@@ -39,8 +46,9 @@ impl Relay {
     pub async fn log_in(&self, visitor: Visitor) -> Result<LoggedIn, Failure> {
         let grant = self.check(&visitor).inspect_err(|_| metrics::login(LoginResult::Unauthorized))?;
         let Visitor { login, conn, .. } = visitor;
-        let entered = self.enter(&login, &conn, &grant).await;
-        let (room, admission) = entered.inspect_err(|_| metrics::login(LoginResult::Unavailable))?;
+        let takes_over = self.hub.find(&login.shop).is_some_and(|room| room.has_device(&login.device));
+        let seat = self.intake.seat(&login.shop, takes_over).ok_or_else(shop_full)?;
+        let (room, admission) = self.enter(&login, &conn, &grant).await?;
         let Admission::Admitted(connected) = admission else {
             metrics::login(LoginResult::Barred);
             return Err(Failure::new(ErrorCode::Unauthorized, "an operator has barred this device"));
@@ -69,7 +77,7 @@ impl Relay {
             head: connected.head,
             server_time_ms: self.store.now_ms(),
         };
-        Ok(LoggedIn { welcome: Box::new(welcome), room })
+        Ok(LoggedIn { welcome: Box::new(welcome), room, seat })
     }
 
     fn check(&self, visitor: &Visitor) -> Result<Grant, Failure> {
@@ -93,10 +101,13 @@ impl Relay {
         Ok(grant)
     }
 
+    /// Waits for the login's turn and asks the store.
     async fn enter(&self, login: &Login, conn: &ConnId, grant: &Grant) -> Result<(RoomGuard, Admission), Failure> {
-        // Subscribe before the cursor is read; the other way round, an entry that is stored
-        // between the two would wait for the next audit.
-        let room = self.feed.open(&login.shop).await?;
+        let turn = self.intake.logins.turn().await.map_err(|full| {
+            metrics::login(LoginResult::Busy);
+            let text = "too many others log in at the moment; nothing was done";
+            Failure::new(ErrorCode::Unavailable, text).retry_after(full.retry_after)
+        })?;
         let connect = Connect {
             device: login.device.clone(),
             role: login.role,
@@ -106,6 +117,30 @@ impl Relay {
             groups: grant.groups.clone(),
             user: grant.user.clone(),
         };
-        Ok((room, self.store.connect(&login.shop, &connect).await?))
+        let asking = async {
+            // Subscribe before the cursor is read; the other way round, an entry that is stored
+            // between the two would wait for the next audit.
+            let room = self.feed.open(&login.shop).await?;
+            Ok((room, self.store.connect(&login.shop, &connect).await?))
+        };
+        let connected: Result<_, StoreError> = asking.await;
+        match &connected {
+            Ok(_) => turn.answered(),
+            Err(_) => turn.failed(),
+        }
+        connected.map_err(|error| {
+            metrics::login(LoginResult::Unavailable);
+            let failure = Failure::from(error);
+            // Whoever is refused together is not to come back together.
+            let wait = failure.retry_after.map(|wait| wait + spread(RETRY_SPREAD));
+            Failure { retry_after: wait, ..failure }
+        })
     }
+}
+
+/// The shop has as many sessions on this node as it may.
+fn shop_full() -> Failure {
+    metrics::login(LoginResult::ShopFull);
+    let text = "the shop has as many connections to this node as it may (limits.shop_connections)";
+    Failure::new(ErrorCode::RateLimited, text).retry_after(SHOP_FULL_WAIT + spread(SHOP_FULL_WAIT))
 }

@@ -1,28 +1,32 @@
 //! What can be asked of the relay, whoever asks: devices by their ops, back ends over HTTP.
 //!
 //! Owns what an op does to the store and how its outcome is told, so that both doors do the same, and
-//! what all connections of a node share. Knows no frame and no request: the session has decided that
+//! what all connections of a node share, and who gets in. Knows no frame and no request: the session has decided that
 //! a device may ask, the API that a key may. Called by `socket` and `http`.
 
 mod deal;
 mod devices;
 mod doors;
 mod failures;
+mod intake;
 mod legacy;
 mod list;
 mod login;
+mod memory;
+mod pages;
 mod presence;
 mod publish;
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
 pub use deal::Dealer;
 pub use devices::DeviceCall;
-pub use doors::{Doors, Place};
+pub use doors::Doors;
+pub use intake::{Bounds, Intake, LoginLimits, Place, Seat, Turned};
 pub use list::{Listing, Viewer};
 pub use login::{LoggedIn, Visitor};
+pub use memory::Memory;
+pub use pages::{LogStretch, Pages};
 pub use presence::{ConnectionsPlace, OnlineAt, OnlineFilter};
 pub use publish::Accepted;
 
@@ -37,9 +41,6 @@ use crate::retention::Retention;
 use crate::session::SessionSettings;
 use crate::store::Store;
 
-/// Sessions and lists that read a page of a log at the same time; each page holds up to a megabyte.
-pub const PAGES_MAX: usize = 256;
-
 /// What every connection of a node shares.
 pub struct Relay {
     pub node: NodeId,
@@ -53,10 +54,13 @@ pub struct Relay {
     pub events: Arc<Events>,
     pub gate: Arc<Gate>,
     pub doors: Doors,
+    pub intake: Arc<Intake>,
+    /// Bytes that are taken from a connection a second.
+    pub session_bytes_per_s: u32,
     /// Whether the old server's clients are served too.
     pub is_legacy: bool,
     /// Groups a device may be in.
     pub device_groups_max: usize,
-    /// One permit for each page that is being read.
-    pub pages: Semaphore,
+    pub pages: Pages,
+    pub memory: Memory,
 }

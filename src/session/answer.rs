@@ -119,6 +119,7 @@ impl Session {
             // It was no login that was refused: the connection stays.
             Answer::Admin(Err(failure)) => return self.fail(reference, failure.as_ref().clone(), out),
             Answer::Failed(failure) => {
+                self.login_refused(now);
                 self.fail(reference, failure.as_ref().clone(), out);
                 // A legacy device hears nothing of a login that holds, so it would never try again here.
                 let is_refused = failure.code == ErrorCode::Unauthorized || self.is_legacy();

@@ -10,6 +10,7 @@ mod faults;
 mod grant;
 mod legacy;
 mod ops;
+mod times;
 mod window;
 
 use std::time::{Duration, Instant};
@@ -139,9 +140,11 @@ pub struct Session {
 
 #[derive(Debug)]
 enum Phase {
-    /// Until this moment a login is awaited; for ever on a legacy connection.
+    /// Until this moment a login is awaited; for ever on a legacy connection. While the store is asked about
+    /// one, since `asked_at`, that time does not run: the device has done its part.
     Anonymous {
         until: Option<Instant>,
+        asked_at: Option<Instant>,
     },
     LoggedIn(Box<LoggedIn>),
 }
@@ -172,7 +175,7 @@ impl Session {
     ) -> Session {
         let is_legacy = dialect == Dialect::Legacy;
         Session {
-            phase: Phase::Anonymous { until: (!is_legacy).then(|| accepted + settings.login_timeout) },
+            phase: Phase::Anonymous { until: (!is_legacy).then(|| accepted + settings.login_timeout), asked_at: None },
             encoding: dialect.encoding(),
             legacy: is_legacy.then_some(Clock { asked_at: accepted, now: accepted, now_ms: 0 }),
             ops: Bucket::new(settings.ops_per_s, accepted),
@@ -329,54 +332,6 @@ impl Session {
         login.member_as_of = head;
         login.was_rewound = true;
         login.window.rewind(cursor)
-    }
-
-    /// When [`Session::on_tick`] is next needed.
-    pub fn deadline(&self) -> Instant {
-        let silence = self.last_heard + 2 * self.settings.heartbeat;
-        let other = match &self.phase {
-            Phase::Anonymous { until } => *until,
-            Phase::LoggedIn(login) => {
-                let acknowledged_by = login.window.deadline(self.settings.ack_timeout);
-                [acknowledged_by, login.expires_at].into_iter().flatten().min()
-            }
-        };
-        let soonest = silence.min(self.next_ping);
-        other.map_or(soonest, |other| other.min(soonest))
-    }
-
-    /// Time has passed.
-    pub fn on_tick(&mut self, now: Instant, out: &mut Vec<Action>) {
-        match &self.phase {
-            Phase::Anonymous { until: Some(until) } if now >= *until => {
-                out.push(Action::Close(Close::new(CloseCode::Unauthorized, "no login in time")));
-                return;
-            }
-            Phase::LoggedIn(login) if login.expires_at.is_some_and(|at| now >= at) => {
-                out.push(Action::Close(Close::new(
-                    CloseCode::Unauthorized,
-                    "the token or the certificate has expired",
-                )));
-                return;
-            }
-            Phase::LoggedIn(login) if login.window.deadline(self.settings.ack_timeout).is_some_and(|at| now >= at) => {
-                out.push(Action::Close(Close::new(CloseCode::TooSlow, "too slow to acknowledge")));
-                return;
-            }
-            _ => {}
-        }
-        if now >= self.last_heard + 2 * self.settings.heartbeat {
-            out.push(Action::Close(Close::new(CloseCode::Silent, "silent for two heartbeats")));
-            return;
-        }
-        if now >= self.next_ping {
-            self.next_ping = now + self.settings.heartbeat;
-            // A client may answer the newest Ping only, so a heartbeat must not hide a request for a
-            // proof.
-            let unproven =
-                self.logged_in().filter(|login| login.ack == AckMode::Pong).and_then(|login| login.window.newest());
-            out.push(Action::Ping(unproven.map(|id| id.to_string().into_bytes()).unwrap_or_default()));
-        }
     }
 
     fn send(&self, op: &ServerOp<'_>, out: &mut Vec<Action>) {

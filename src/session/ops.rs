@@ -40,7 +40,12 @@ impl Session {
             return self.fail(opening.reference, Failure::new(ErrorCode::Forbidden, why), out);
         }
         match protocol::decode(self.encoding, opening, frame) {
-            Ok(frame) => self.on_op(frame.reference, frame.op, now_ms, out),
+            Ok(frame) => {
+                if is_login {
+                    self.login_asked(now);
+                }
+                self.on_op(frame.reference, frame.op, now_ms, out);
+            }
             Err(refused) => {
                 if is_login {
                     out.push(Action::LoginRefused);

@@ -111,6 +111,24 @@ fn a_login_that_never_comes_ends_the_connection() {
 }
 
 #[test]
+fn the_time_a_login_waits_for_the_store_is_not_held_against_the_device() {
+    let start = Instant::now();
+    let mut session = session(4, start);
+    let login = r#"{"op":"login","shop":"s","device":"d","role":"sub"}"#;
+    let mut out = say(&mut session, login, start + 8 * SECOND);
+    out.clear();
+    session.on_heard(start + 20 * SECOND);
+    session.on_tick(start + 20 * SECOND, &mut out);
+    assert!(!out.iter().any(|action| matches!(action, Action::Close(_))), "{out:?}");
+    let busy = Failure::new(ErrorCode::Unavailable, "busy");
+    session.on_answer(None, Answer::Failed(Box::new(busy)), start + 20 * SECOND, 0, &mut out);
+    assert_eq!(session.deadline(), start + 22 * SECOND, "two of its ten seconds are left");
+    out.clear();
+    session.on_tick(start + 22 * SECOND, &mut out);
+    assert!(matches!(out.as_slice(), [Action::Close(close)] if close.code == CloseCode::Unauthorized), "{out:?}");
+}
+
+#[test]
 fn the_window_holds_back_what_exceeds_it_until_an_ack_frees_room() {
     let now = Instant::now();
     let mut session = session(2, now);

@@ -7,14 +7,16 @@ use crate::hub::RoomGuard;
 use crate::ids::ConnId;
 use crate::message::MembershipChange;
 use crate::protocol::{Deal, Encoding, ErrorCode, List, Presence};
-use crate::relay::{Accepted, Dealer, DeviceCall, Listing, LoggedIn, OnlineAt, OnlineFilter, Relay, Viewer, Visitor};
+use crate::relay::{
+    Accepted, Dealer, DeviceCall, Listing, LoggedIn, OnlineAt, OnlineFilter, Relay, Seat, Viewer, Visitor,
+};
 use crate::session::{Answer, CallOp, Failure, Identity, Welcome};
 
 /// What came of a call.
 pub enum Answered {
     Plain(Answer),
     /// A login that holds, with its room.
-    LoggedIn(Box<Welcome>, Arc<RoomGuard>),
+    LoggedIn(Box<Welcome>, Arc<RoomGuard>, Seat),
 }
 
 /// Who asks.
@@ -38,7 +40,7 @@ impl Caller {
                 let (conn, certificate) = (conn.clone(), certificate.clone());
                 let visitor = Visitor { login, conn, is_legacy: *is_legacy, certificate };
                 return match self.relay.log_in(visitor).await {
-                    Ok(LoggedIn { welcome, room }) => Answered::LoggedIn(welcome, Arc::new(room)),
+                    Ok(LoggedIn { welcome, room, seat }) => Answered::LoggedIn(welcome, Arc::new(room), seat),
                     Err(failure) => Answered::Plain(failed(failure)),
                 };
             }

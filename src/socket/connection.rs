@@ -17,9 +17,9 @@ use crate::hub::{Member, Outbox, Push, RoomGuard};
 use crate::ids::{ConnId, DeviceId, ShopId, unix_ms};
 use crate::metrics::{self, FrameFault, LoginResult};
 use crate::protocol::{Close, CloseCode, Dialect, Ref};
-use crate::relay::{Doors, Place, Relay};
-use crate::session::{Action, Answer, Call, CallOp, Session, Welcome};
-use crate::socket::calls::{Answered, Caller};
+use crate::relay::{Doors, Place, Relay, Seat};
+use crate::session::{Action, Answer, Session, Welcome};
+use crate::socket::calls::Answered;
 use crate::socket::entries::{LogPage, Source};
 use crate::socket::reader::{Incoming, Reader};
 use crate::socket::writer;
@@ -55,17 +55,20 @@ type Reading = Pin<Box<dyn Future<Output = Result<LogPage, StoreError>> + Send>>
 pub(super) struct Connection {
     pub(super) relay: Arc<Relay>,
     number: u64,
-    certificate: Option<Arc<ClientCertificate>>,
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
     pub(super) session: Session,
     pub(super) room: Option<Arc<RoomGuard>>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) source: Source,
     /// Entries from the outbox that come after what is still to be read from the log.
     pub(super) held: VecDeque<Arc<Push>>,
-    answering: Option<Answering>,
+    pub(super) answering: Option<Answering>,
+    /// What came while a login was under way, to be dealt with after it.
+    early: Option<Incoming>,
+    seat: Option<Seat>,
     pub(super) reading: Option<Reading>,
     /// The login that was last tried, which may hold in the store whatever was answered.
-    tried: Option<(ShopId, DeviceId)>,
+    pub(super) tried: Option<(ShopId, DeviceId)>,
     pub(super) actions: Vec<Action>,
     pub(super) outgoing: Outgoing,
     /// When each message among the frames was stored, for the metric of pushes.
@@ -85,7 +88,7 @@ pub async fn serve(
 ) {
     let (conn, number) = relay.doors.next_conn(&relay.node);
     let session = Session::new(relay.session.clone(), accepted.dialect, relay.node.clone(), conn.clone(), accepted.at);
-    let reader = Reader::new(read, accepted.first, relay.session.frame_bytes);
+    let reader = Reader::new(read, accepted.first, relay.session.frame_bytes, relay.session_bytes_per_s);
     let connection = Connection {
         relay,
         number,
@@ -96,6 +99,8 @@ pub async fn serve(
         source: Source::Log { until: None },
         held: VecDeque::new(),
         answering: None,
+        early: None,
+        seat: None,
         reading: None,
         tried: None,
         actions: Vec::new(),
@@ -106,6 +111,7 @@ pub async fn serve(
         ended_by: CLOSED_ABNORMALLY,
     };
     connection.tell(|| EventKind::Connect);
+    let _known = connection.relay.clone().memory_known(number, &connection.outbox);
     if accepted.dialect == Dialect::Legacy {
         // Boxed, so that native connections do not carry its size.
         Box::pin(connection.run_legacy(reader, &mut write, &conn)).await;
@@ -170,8 +176,8 @@ impl Connection {
             tokio::select! {
                 // The read future is kept across turns. While a call is under way the next frame waits,
                 // and so it does while the client does not take what there is.
-                (reader, frame) = &mut incoming, if self.answering.is_none() && !self.outgoing.is_full() => {
-                    match self.on_incoming(frame) {
+                (reader, frame) = &mut incoming, if self.may_read() => {
+                    match self.on_frame(frame) {
                         true => incoming.set(reader.next()),
                         false => finished = Some(reader),
                     }
@@ -179,6 +185,9 @@ impl Connection {
                 (reference, answered) = output_of(&mut self.answering) => {
                     self.answering = None;
                     self.on_answered(reference, answered);
+                    if let Some(early) = self.early.take() {
+                        self.on_incoming(early);
+                    }
                 }
                 page = output_of(&mut self.reading) => {
                     self.reading = None;
@@ -203,6 +212,7 @@ impl Connection {
                 Ok(false) => {}
                 Err(_) => return self.depart(),
             }
+            outbox.note_unwritten(self.outgoing.bytes());
         }
         self.say_goodbye();
         self.depart();
@@ -225,6 +235,24 @@ impl Connection {
         let unread = self.outgoing.blocked_since().map(|since| since + self.relay.session.ack_timeout);
         let due = self.session.deadline();
         unread.map_or(due, |unread| unread.min(due))
+    }
+
+    /// Whether the next frame is to be looked at. While a login is under way one is, and kept for later: a client
+    /// that gave up is to leave the queue that it waits in.
+    fn may_read(&self) -> bool {
+        let is_idle = self.answering.is_none();
+        let is_logging_in = self.session.identity().is_none() && self.early.is_none();
+        (is_idle || is_logging_in) && !self.outgoing.is_full()
+    }
+
+    /// Whether more may come.
+    fn on_frame(&mut self, incoming: Incoming) -> bool {
+        let is_end = matches!(incoming, Incoming::Close(_) | Incoming::End | Incoming::Fault(_));
+        if self.answering.is_none() || is_end {
+            return self.on_incoming(incoming);
+        }
+        self.early = Some(incoming);
+        true
     }
 
     /// Whether more may come.
@@ -276,7 +304,10 @@ impl Connection {
             Answered::Plain(answer) => {
                 self.session.on_answer(reference, answer, Instant::now(), unix_ms(), &mut self.actions);
             }
-            Answered::LoggedIn(welcome, room) => self.on_login(reference, welcome, room),
+            Answered::LoggedIn(welcome, room, seat) => {
+                self.seat = Some(seat);
+                self.on_login(reference, welcome, room);
+            }
         }
     }
 
@@ -316,49 +347,6 @@ impl Connection {
             metrics::outstanding_changed(outstanding as isize - self.outstanding as isize);
             self.outstanding = outstanding;
         }
-    }
-
-    fn act(&mut self) {
-        for action in std::mem::take(&mut self.actions) {
-            match action {
-                Action::Send(payload) => self.outgoing.push(writer::data_frame(self.session.encoding(), payload)),
-                Action::Echo(kind, payload) => self.outgoing.push(writer::echo_frame(kind, payload)),
-                Action::Ping(payload) => self.outgoing.push(writer::ping_frame(payload)),
-                Action::Pong(payload) => self.outgoing.push(writer::pong_frame(payload)),
-                Action::Call(call) => self.call(call),
-                Action::Proven(proven) => {
-                    if let Some(identity) = self.session.identity() {
-                        self.relay.proofs.proven(&identity.shop, &identity.device, proven);
-                    }
-                }
-                Action::LoginRefused => metrics::login(LoginResult::BadRequest),
-                Action::Refused(code) => metrics::frame_rejected(FrameFault::Refused(code)),
-                Action::Close(close) => {
-                    self.close.get_or_insert(close);
-                }
-            }
-        }
-    }
-
-    fn call(&mut self, call: Call) {
-        let (reference, op) = call.into_parts();
-        if let CallOp::Login(login) = &op {
-            let trying = (login.shop.clone(), login.device.clone());
-            if let Some((shop, device)) = self.tried.replace(trying.clone()).filter(|tried| *tried != trying) {
-                // The earlier login may hold in the store although it was refused here.
-                self.relay.proofs.departed(&shop, &device, self.session.conn(), None);
-            }
-        }
-        let caller = Caller {
-            relay: self.relay.clone(),
-            conn: self.session.conn().clone(),
-            encoding: self.session.encoding(),
-            is_legacy: self.session.is_legacy(),
-            certificate: self.certificate.clone(),
-            identity: self.session.identity().cloned(),
-            room: self.room.clone(),
-        };
-        self.answering = Some(Box::pin(async move { (reference, caller.perform(op).await) }));
     }
 
     /// Tells the back-end workers of something that happened to this connection.
@@ -419,5 +407,6 @@ impl Connection {
             self.relay.proofs.departed(shop, device, self.session.conn(), self.session.settled());
         }
         self.room = None;
+        self.seat = None;
     }
 }

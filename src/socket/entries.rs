@@ -13,22 +13,22 @@ use crate::ids::MessageId;
 use crate::message::Entry;
 use crate::metrics;
 use crate::protocol::{self, Close, CloseCode, Encoding, ServerOp};
+use crate::relay::LogStretch;
 use crate::session::Offer;
 use crate::socket::connection::Connection;
 use crate::socket::writer;
-use crate::store::{Page, PageLimit, StoreError, Stored};
+use crate::store::StoreError;
 
 /// Wait after a page that could not be read.
 const PAGE_RETRY: Duration = Duration::from_millis(200);
 /// Fewest and most entries of one page of a session's log.
 const PAGE_ENTRIES: (usize, usize) = (16, 128);
-const PAGE_BYTES: usize = 512 * 1024;
 /// Entries that may wait while the session reads its way up to them.
 const HELD_MAX: usize = 256;
 
 /// A page of the log, with the numbers of what a legacy session is to be sent of it.
 pub(super) struct LogPage {
-    page: Page,
+    page: Arc<LogStretch>,
     numbers: HashMap<MessageId, u64>,
 }
 
@@ -171,23 +171,21 @@ impl Connection {
         let Some(room) = &self.room else { return };
         let (relay, shop, after) = (self.relay.clone(), room.shop().clone(), self.session.position());
         let (fewest, most) = PAGE_ENTRIES;
-        let limit = PageLimit { entries: self.session.room().clamp(fewest, most), bytes: PAGE_BYTES };
+        // In few sizes, so that sessions that are behind by the same read the same pages.
+        let entries = self.session.room().clamp(fewest, most).next_power_of_two();
         let legacy = self.session.identity().filter(|_| self.session.is_legacy()).cloned();
         let legacy = legacy.map(|identity| (identity, self.session.conn().clone()));
         self.reading = Some(Box::pin(async move {
             if wait > Duration::ZERO {
                 tokio::time::sleep(wait).await;
             }
-            // The semaphore is never closed; without a permit there are just more pages at once.
-            let _permit = relay.pages.acquire().await.ok();
-            metrics::catchup_page();
-            let page = relay.store.read(&shop, after, limit).await?;
+            let page = relay.pages.read(&*relay.store, &shop, after, entries).await?;
             let Some((identity, conn)) = legacy else { return Ok(LogPage { page, numbers: HashMap::new() }) };
             // A membership that changes within the page decides only when the session comes to it.
-            let has_changes = page.entries.iter().any(|stored| matches!(stored.entry, Entry::Membership(_)));
-            let is_shown = |stored: &&Stored| has_changes || stored.entry.is_for(identity.recipient(&conn));
-            let shown = page.entries.iter().filter(|stored| matches!(stored.entry, Entry::Message(_)));
-            let shown: Vec<MessageId> = shown.filter(is_shown).map(|stored| stored.id).collect();
+            let has_changes = page.pushes.iter().any(|push| matches!(push.entry, Entry::Membership(_)));
+            let is_shown = |push: &&Arc<Push>| has_changes || push.entry.is_for(identity.recipient(&conn));
+            let shown = page.pushes.iter().filter(|push| matches!(push.entry, Entry::Message(_)));
+            let shown: Vec<MessageId> = shown.filter(is_shown).map(|push| push.id).collect();
             let numbers = relay.store.numbers(&shop, &shown).await?;
             Ok(LogPage { page, numbers: shown.into_iter().zip(numbers).collect() })
         }));
@@ -202,10 +200,10 @@ impl Connection {
                 return self.read_on(PAGE_RETRY);
             }
         };
-        for stored in page.entries {
+        for push in &page.pushes {
             let offer = self.session.on_entry(
-                stored.id,
-                &stored.entry,
+                push.id,
+                &push.entry,
                 Instant::now(),
                 self.relay.store.now_ms(),
                 &mut self.actions,
@@ -216,8 +214,6 @@ impl Connection {
                 Offer::Full => return,
                 Offer::Send => {
                     let encoding = self.session.encoding();
-                    let status = stored.dealt.map(|dealt| dealt.status);
-                    let push = Push::new(stored.id, stored.entry, status, true);
                     let finish = |payload| writer::data_frame(encoding, payload);
                     let frame = match (&push.entry, numbers.get(&push.id)) {
                         (Entry::Message(message), Some(number)) => {

@@ -4,6 +4,7 @@
 //! conversation, which is the session's, and nothing about who gets what, which is the room's. Run by
 //! `http`, once a connection.
 
+mod acting;
 mod calls;
 mod connection;
 mod entries;

@@ -3,16 +3,21 @@
 //! fastwebsockets parses and unmasks; what it leaves open is done in front of it, in [`Tap`]: frames
 //! that are unmasked or too large are seen by their headers, and it is handed one frame at a time, so
 //! that its 8 KiB buffer exists only while a frame is being read. An idle connection holds none.
+//! A client that sends more bytes than it may is read more slowly: they wait in its own socket.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use fastwebsockets::{Frame, OpCode, Role, WebSocketError, WebSocketRead, after_handshake_split};
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::Sleep;
 
+use crate::metrics;
 use crate::protocol::{Close, CloseCode, FrameKind};
+use crate::rate::Bucket;
 
 /// How much is taken from a socket at once. The buffer is on the stack, not a connection's.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -68,10 +73,12 @@ pub struct Reader<R> {
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    /// Reads from `inner`, after the bytes that came with the handshake.
-    pub fn new(inner: R, first: Bytes, message_bytes_max: usize) -> Reader<R> {
+    /// Reads from `inner`, at most `bytes_per_s`, after the bytes that came with the handshake.
+    pub fn new(inner: R, first: Bytes, message_bytes_max: usize, bytes_per_s: u32) -> Reader<R> {
         let tap = Tap {
             inner,
+            bytes: Bucket::new(bytes_per_s, Instant::now()),
+            pause: None,
             waiting: first.into(),
             header: Header::default(),
             payload_left: 0,
@@ -161,6 +168,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     /// Takes and forgets what still comes, until the client is through.
     pub async fn discard(mut self) {
+        self.tap.bytes = Bucket::new(u32::MAX, Instant::now());
+        self.tap.pause = None;
         while std::future::poll_fn(|context| self.tap.poll_wait(context)).await.is_ok() {
             self.tap.waiting.clear();
         }
@@ -196,6 +205,10 @@ fn closed(payload: &[u8]) -> Incoming {
 /// Stands between the socket and fastwebsockets, and lets through one frame at a time.
 struct Tap<R> {
     inner: R,
+    /// What may be taken from the socket.
+    bytes: Bucket,
+    /// Where more was taken than may be.
+    pause: Option<Pin<Box<Sleep>>>,
     /// Came from the socket and was not handed on.
     waiting: BytesMut,
     header: Header,
@@ -254,6 +267,10 @@ impl<R: AsyncRead + Unpin> Tap<R> {
         if !self.waiting.is_empty() {
             return Poll::Ready(Ok(()));
         }
+        if let Some(pause) = &mut self.pause {
+            std::task::ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
         let mut chunk = [std::mem::MaybeUninit::uninit(); CHUNK_BYTES];
         let mut chunk = ReadBuf::uninit(&mut chunk);
         std::task::ready!(Pin::new(&mut self.inner).poll_read(context, &mut chunk))?;
@@ -261,6 +278,11 @@ impl<R: AsyncRead + Unpin> Tap<R> {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
         self.waiting = BytesMut::from(chunk.filled());
+        let wait = self.bytes.owe(self.waiting.len(), Instant::now());
+        if !wait.is_zero() {
+            metrics::reads_paused();
+            self.pause = Some(Box::pin(tokio::time::sleep(wait)));
+        }
         Poll::Ready(Ok(()))
     }
 

@@ -92,6 +92,11 @@ impl Outgoing {
         self.frames.len() >= FRAMES_MAX || self.bytes >= BYTES_MAX
     }
 
+    /// How much is to be written.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Since when the client has taken less than there is.
     pub fn blocked_since(&self) -> Option<Instant> {
         self.blocked_since

@@ -6,21 +6,21 @@ use hyper::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, HeaderMap, HeaderValue, ORIGIN, VARY,
 };
 
-use crate::config::CorsOrigins;
+use crate::config::Origins;
 use crate::http::api::problem::Problem;
 
 /// The origins that may call the API from a browser; none unless somebody configures them.
-pub struct Cors(CorsOrigins);
+pub struct Cors(Origins);
 
 impl Cors {
     /// For these origins.
-    pub fn new(origins: CorsOrigins) -> Cors {
+    pub fn new(origins: Origins) -> Cors {
         Cors(origins)
     }
 
     /// Whether there is any.
     pub fn is_on(&self) -> bool {
-        !matches!(&self.0, CorsOrigins::Only(origins) if origins.is_empty())
+        !matches!(&self.0, Origins::Only(origins) if origins.is_empty())
     }
 
     /// Refuses what a page of another origin has a browser change: it would be done although the page
@@ -58,8 +58,8 @@ impl Cors {
 
     fn allows(&self, origin: &HeaderValue) -> bool {
         match &self.0 {
-            CorsOrigins::Any => true,
-            CorsOrigins::Only(origins) => origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()),
+            Origins::Any => true,
+            Origins::Only(origins) => origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()),
         }
     }
 }

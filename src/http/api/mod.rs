@@ -44,10 +44,10 @@ use ask::{Ask, Texts};
 use problem::Problem;
 use routes::{Body, ROUTES, Reach, Route};
 
-/// How long a client may take to send a request's head, and to begin the next.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same on a connection for which there is no room.
+/// How long a client may take to send a request's head on a connection for which there is no room.
 const REFUSED_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections for which there is no room and which are told so; what comes beyond these is dropped.
+const REFUSING_MAX: usize = 256;
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest request head.
@@ -65,6 +65,9 @@ pub struct Api {
     cors: Cors,
     router: Router<Vec<&'static Route>>,
     connections: Semaphore,
+    /// Those that are only told that there is no room.
+    refusing: Semaphore,
+    head_timeout: Duration,
     requests: AtomicU64,
 }
 
@@ -77,11 +80,17 @@ struct Line {
 }
 
 impl Api {
-    /// The API of this node, for so many connections at once.
+    /// The API of this node, for so many connections at once, each of which may take `head_timeout` to send a
+    /// request's head, and to begin the next.
     ///
     /// # Errors
     /// Where two of its routes cannot be told apart.
-    pub fn new(relay: Arc<Relay>, cors: Cors, connections_max: usize) -> Result<Api, matchit::InsertError> {
+    pub fn new(
+        relay: Arc<Relay>,
+        cors: Cors,
+        connections_max: usize,
+        head_timeout: Duration,
+    ) -> Result<Api, matchit::InsertError> {
         let mut router: Router<Vec<&'static Route>> = Router::new();
         let mut paths: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
         paths.sort_unstable();
@@ -89,12 +98,17 @@ impl Api {
         for path in paths {
             router.insert(path, ROUTES.iter().filter(|route| route.path == path).collect())?;
         }
-        Ok(Api { relay, cors, router, connections: Semaphore::new(connections_max), requests: AtomicU64::new(0) })
+        let (connections, refusing) = (Semaphore::new(connections_max), Semaphore::new(REFUSING_MAX));
+        Ok(Api { relay, cors, router, connections, refusing, head_timeout, requests: AtomicU64::new(0) })
     }
 
     /// Serves one connection. Once `stopping` says so it ends after the request that is under way.
     pub async fn serve(self: Arc<Self>, stream: TcpStream, mut stopping: watch::Receiver<bool>) {
         let place = self.connections.try_acquire();
+        let told = place.is_err().then(|| self.refusing.try_acquire());
+        if matches!(told, Some(Err(_))) {
+            return;
+        }
         let service = service_fn(|request| async {
             let reply = match &place {
                 Ok(_) => self.answer(request).await,
@@ -104,7 +118,7 @@ impl Api {
         });
         let mut http = hyper::server::conn::http1::Builder::new();
         // Who is only to be told that there is no room gets little time to ask.
-        let head_timeout = if place.is_ok() { HEAD_TIMEOUT } else { REFUSED_HEAD_TIMEOUT };
+        let head_timeout = if place.is_ok() { self.head_timeout } else { REFUSED_HEAD_TIMEOUT };
         http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD_BYTES_MAX);
         http.keep_alive(place.is_ok());
         // An error means that nobody is left to say it.
