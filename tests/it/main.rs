@@ -14,6 +14,7 @@ mod gatewayworker;
 mod harness;
 mod layers;
 mod legacy;
+mod limits;
 mod model;
 mod protocol_errors;
 mod redis_server;

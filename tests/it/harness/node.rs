@@ -186,6 +186,16 @@ impl NodeProcess {
         }
     }
 
+    /// The memory that it has of the system, in MiB.
+    ///
+    /// # Panics
+    /// Where it is gone.
+    pub fn rss_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("the node runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("it has memory");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
+    }
+
     /// What it logged, the newest lines of it.
     pub fn log_text(&self) -> String {
         text(&self.log)

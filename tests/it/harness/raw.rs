@@ -105,31 +105,62 @@ impl RawSocket {
     /// # Panics
     /// Without an answer in 10 s.
     pub async fn handshake(url: &str, headers: &[(&str, &str)]) -> (u16, RawSocket) {
-        let rest = url.strip_prefix("ws://").expect("a ws:// URL");
-        let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let socket = RawSocket::connect(url).await;
+        let (head, socket) = socket.ask(url, headers).await.unwrap_or_else(|cause| panic!("{url}: {cause}"));
+        (http::status(&head).unwrap_or_else(|| panic!("no HTTP: {head}")), socket)
+    }
+
+    /// A TCP connection that has said nothing yet.
+    ///
+    /// # Panics
+    /// Where there is nobody.
+    pub async fn connect(url: &str) -> RawSocket {
+        let address = url.strip_prefix("ws://").and_then(|rest| rest.split('/').next()).expect("a ws:// URL");
         let stream = TcpStream::connect(address).await.unwrap_or_else(|cause| panic!("{url}: {cause}"));
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
+        RawSocket { stream }
+    }
+
+    /// The same from another address of this machine, such as `127.0.0.2`.
+    ///
+    /// # Panics
+    /// Where there is nobody.
+    pub async fn connect_from(from: &str, url: &str) -> RawSocket {
+        let address = url.strip_prefix("ws://").and_then(|rest| rest.split('/').next()).expect("a ws:// URL");
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket can be made");
+        socket.bind(format!("{from}:0").parse().expect("an address")).expect("it is this machine's");
+        let stream = socket.connect(address.parse().expect("an address")).await;
+        RawSocket { stream: stream.unwrap_or_else(|cause| panic!("{url} from {from}: {cause}")) }
+    }
+
+    /// Asks for a WebSocket with these headers added, and gives the head of the answer.
+    ///
+    /// # Errors
+    /// The connection ended instead.
+    pub async fn ask(self, url: &str, headers: &[(&str, &str)]) -> Result<(String, RawSocket), String> {
+        let rest = url.strip_prefix("ws://").expect("a ws:// URL");
+        let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let address = headers.iter().find(|(name, _)| *name == "Host").map_or(address, |(_, host)| host);
         let mut request = format!(
             "GET /{path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         );
-        for (name, value) in headers {
+        for (name, value) in headers.iter().filter(|(name, _)| *name != "Host") {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
         request.push_str("\r\n");
-        let mut socket = RawSocket { stream };
+        let mut socket = self;
         socket.write(request.as_bytes()).await;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            head.extend(socket.read(1).await.unwrap_or_else(|cause| panic!("handshake with {url}: {cause}")));
+            head.extend(socket.read(1).await?);
         }
         let head = String::from_utf8_lossy(&head).into_owned();
-        let status = http::status(&head).unwrap_or_else(|| panic!("no HTTP: {head}"));
-        if status == 101 {
+        if http::status(&head) == Some(101) {
             // The answer to the key of RFC 6455, section 1.3.
             assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "a wrong Sec-WebSocket-Accept: {head}");
         }
-        (status, socket)
+        Ok((head, socket))
     }
 
     /// Writes bytes as they are; the peer may have gone.
@@ -164,6 +195,17 @@ impl RawSocket {
             Ok(Err(cause)) => Err(format!("lost without a close: {cause}")),
             Err(_) => Err("nothing came in time".into()),
         }
+    }
+
+    /// Waits until the relay has ended the connection; what comes before that is forgotten.
+    ///
+    /// # Panics
+    /// Where it does not within 20 s.
+    pub async fn wait_end(&mut self) {
+        let mut waste = [0; 4096];
+        let ended =
+            timeout(2 * SOON, async { while self.stream.read(&mut waste).await.is_ok_and(|count| count > 0) {} });
+        assert!(ended.await.is_ok(), "the connection is still there after {:?}", 2 * SOON);
     }
 
     /// The next frame, whatever it is; a Ping is not answered.
