@@ -5,145 +5,31 @@
 //! notify to message at a moderate pace and at so many notifies at once, and the CPU time that relay and
 //! Redis spent a message. Client, relay and Redis share the machine, so compare only figures of one run.
 //!
-//! The client is as thin as can be (frames masked with zeros, answers found by searching), so that it
-//! measures the relay and not itself.
+//! At the end one shop sends a hundred times what it may, beside shops that send what they should: their time from
+//! notify to message, before and meanwhile.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+mod client;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Semaphore;
+
+use client::{Process, Reader, connect, frame, free_port, start_node, start_redis};
 
 /// Notifies that one handheld has under way at saturation.
 const IN_FLIGHT: usize = 16;
+/// Notifies a second that a shop may send where one is loud.
+const QUOTA: u64 = 50;
 /// Handhelds with one notify under way each.
 const AT_ONCE: [usize; 3] = [1, 16, 256];
-
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill(); // it may be gone already
-        let _ = self.0.wait();
-    }
-}
-
-impl Process {
-    /// CPU time so far, user and system.
-    fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        Duration::from_millis(ticks * 10)
-    }
-
-    fn rss_mb(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn start_redis(port: u16) -> Process {
-    let mut redis = Command::new("redis-server");
-    redis.args(["--port", &port.to_string(), "--save", "", "--appendonly", "no"]).stdout(Stdio::null());
-    Process(redis.spawn().expect("redis-server; install it with apt-get install redis-server"))
-}
-
-fn start_node(store: &str, port: u16) -> Process {
-    let mut node = Command::new(env!("CARGO_BIN_EXE_shoprelay"));
-    node.args(["serve", "--api-listen", "none", "--metrics-listen", "none", "--log", "warn"]);
-    node.args(["--listen", &format!("127.0.0.1:{port}"), "--store", store]);
-    for (name, value) in [
-        ("LIMITS_SESSION_OPS_PER_S", "1000000"),
-        ("LIMITS_SHOP_PUBLISHES_PER_S", "1000000"),
-        ("LIMITS_LOG_ENTRIES", "100000000"),
-        ("LIMITS_WINDOW", "10000"),
-    ] {
-        node.env(format!("SHOPRELAY_{name}"), value);
-    }
-    Process(node.spawn().unwrap())
-}
-
-/// One device's connection.
-struct Reader {
-    stream: OwnedReadHalf,
-    buffer: Vec<u8>,
-    start: usize,
-}
-
-impl Reader {
-    /// The payload of the next data frame.
-    async fn next(&mut self) -> Vec<u8> {
-        loop {
-            let waiting = &self.buffer[self.start..];
-            if waiting.len() >= 2 {
-                let (header, len) = match waiting[1] {
-                    126 if waiting.len() >= 4 => (4, usize::from(u16::from_be_bytes([waiting[2], waiting[3]]))),
-                    126 => (usize::MAX, 0),
-                    short => (2, usize::from(short)),
-                };
-                if header != usize::MAX && waiting.len() >= header + len {
-                    let is_data = waiting[0] & 0x08 == 0;
-                    let payload = waiting[header..header + len].to_vec();
-                    self.start += header + len;
-                    if is_data {
-                        return payload;
-                    }
-                    continue;
-                }
-            }
-            self.buffer.drain(..self.start);
-            self.start = 0;
-            assert!(self.stream.read_buf(&mut self.buffer).await.unwrap() > 0, "the relay closed a connection");
-        }
-    }
-}
-
-fn frame(text: &str) -> Vec<u8> {
-    let mut frame = vec![0x81];
-    match text.len() {
-        len @ 0..=125 => frame.push(0x80 | len as u8),
-        len => {
-            frame.push(0x80 | 126);
-            frame.extend((len as u16).to_be_bytes());
-        }
-    }
-    frame.extend([0; 4]);
-    frame.extend(text.as_bytes());
-    frame
-}
-
-async fn connect(port: u16, shop: usize, device: &str, role: &str) -> (Reader, OwnedWriteHalf) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    let request = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(stream.read_u8().await.unwrap());
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 101"));
-    let (read, mut write) = stream.into_split();
-    let login = format!(r#"{{"op":"login","shop":"s{shop}","device":"{device}","role":"{role}"}}"#);
-    write.write_all(&frame(&login)).await.unwrap();
-    let mut reader = Reader { stream: read, buffer: Vec::new(), start: 0 };
-    assert!(reader.next().await.starts_with(br#"{"op":"welcome""#));
-    (reader, write)
-}
 
 /// What every shop shares.
 struct Load {
@@ -215,12 +101,18 @@ struct Relay {
 }
 
 impl Relay {
-    async fn start(name: &'static str, nodes: usize, redis: Option<u16>, store: &str) -> Relay {
+    async fn start(
+        name: &'static str,
+        nodes: usize,
+        redis: Option<u16>,
+        store: &str,
+        settings: &[(&str, &str)],
+    ) -> Relay {
         let redis = redis.map(start_redis);
         // Redis is asked for by the nodes, which give up after a few seconds.
         tokio::time::sleep(Duration::from_millis(500)).await;
         let ports: Vec<u16> = (0..nodes).map(|_| free_port()).collect();
-        let nodes = ports.iter().map(|port| start_node(store, *port)).collect();
+        let nodes = ports.iter().map(|port| start_node(store, *port, settings)).collect();
         for port in &ports {
             while TcpStream::connect(("127.0.0.1", *port)).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -281,6 +173,52 @@ impl Relay {
     }
 }
 
+/// Sends as fast as it is answered, whatever the answer is; how much was accepted, and how much was asked.
+async fn shout(port: u16, shop: usize, device: String, is_over: Arc<AtomicBool>) -> (u64, u64) {
+    let (mut reader, mut write) = connect(port, shop, &device, "sub").await;
+    let notify = frame(r#"{"op":"notify","type":"add","data":0}"#).repeat(IN_FLIGHT);
+    let (mut accepted, mut asked) = (0, 0);
+    while !is_over.load(Ordering::Relaxed) {
+        write.write_all(&notify).await.unwrap();
+        for _ in 0..IN_FLIGHT {
+            asked += 1;
+            accepted += u64::from(reader.next().await.starts_with(br#"{"op":"accepted""#));
+        }
+        // Ten of them ask for a hundred times the quota together.
+        tokio::time::sleep(Duration::from_millis(1000 * 10 * IN_FLIGHT as u64 / (100 * QUOTA))).await;
+    }
+    (accepted, asked)
+}
+
+/// What a loud shop does to the others.
+async fn neighbours(shops: usize, seconds: u64) {
+    let redis = free_port();
+    let quota = QUOTA.to_string();
+    let settings = [("LIMITS_SHOP_PUBLISHES_PER_S", quota.as_str())];
+    let store = format!("redis://127.0.0.1:{redis}");
+    let relay = Relay::start("two nodes on Redis", 2, Some(redis), &store, &settings).await;
+    let pace = Duration::from_secs(1) / 10;
+    for turn in 1..=3 {
+        relay.measure(&format!("quiet, {turn}"), shops, 1, Some(pace), seconds).await;
+        let (is_over, shop) = (Arc::new(AtomicBool::new(false)), relay.shops.fetch_add(1, Ordering::Relaxed));
+        let _till = connect(relay.ports[0], shop, "till", "main").await;
+        let loud = (0..10).map(|n| tokio::spawn(shout(relay.ports[n % 2], shop, format!("loud-{n}"), is_over.clone())));
+        let loud: Vec<_> = loud.collect();
+        relay.measure(&format!("one is loud, {turn}"), shops, 1, Some(pace), seconds).await;
+        is_over.store(true, Ordering::Relaxed);
+        let (mut accepted, mut asked) = (0, 0);
+        for loud in loud {
+            let (its_accepted, its_asked) = loud.await.unwrap();
+            accepted += its_accepted;
+            asked += its_asked;
+        }
+        println!(
+            "  the loud shop asked for {} times its quota, and was granted {accepted} of {asked}",
+            asked / (QUOTA * (seconds + 1))
+        );
+    }
+}
+
 #[tokio::main]
 async fn main() {
     let mut numbers = std::env::args().skip(1).filter_map(|arg| arg.parse::<u64>().ok());
@@ -291,7 +229,7 @@ async fn main() {
     for (name, nodes) in [("two nodes on Redis", 2), ("one node on Redis", 1), ("one node, embedded", 1)] {
         let redis = (name != "one node, embedded").then(free_port);
         let store = redis.map_or_else(|| embedded.clone(), |port| format!("redis://127.0.0.1:{port}"));
-        let relay = Relay::start(name, nodes, redis, &store).await;
+        let relay = Relay::start(name, nodes, redis, &store, &[]).await;
         relay.measure("saturation", shops, IN_FLIGHT, None, seconds).await;
         let pace = Duration::from_micros(1_000_000 * shops as u64 / 1000);
         relay.measure("1000 a second", shops, IN_FLIGHT, Some(pace), seconds).await;
@@ -299,4 +237,5 @@ async fn main() {
             relay.measure(&format!("{at_once} at once"), at_once, 1, None, seconds).await;
         }
     }
+    neighbours(shops, seconds).await;
 }
