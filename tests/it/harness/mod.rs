@@ -19,6 +19,7 @@ pub mod recorder;
 pub mod resp;
 pub mod seed;
 pub mod tls;
+pub mod summary;
 pub mod token;
 pub mod wire;
 pub mod worker;
@@ -37,6 +38,7 @@ pub use raw::{Frame, RawSocket};
 pub use recorder::{Recorder, Urls};
 pub use seed::Seed;
 pub use tls::TlsClient;
+pub use summary::{Fault, Summary};
 pub use wire::{Encoding, Id, id_of};
 pub use worker::Worker;
 
