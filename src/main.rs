@@ -243,8 +243,13 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
             () = node.failed() => return Err("a part of the node has failed; start it anew".into()),
         }
     }
-    info!("stopping");
-    node.stop().await;
+    let hurry = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    node.stop(hurry).await;
     Ok(())
 }
 

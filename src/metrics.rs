@@ -179,6 +179,7 @@ struct Plain {
     catchup_shared: Counter,
     reads_paused: Counter,
     records_unreadable: Counter,
+    goaways: Counter,
     rooms: Gauge,
     connections: Gauge,
     logins_waiting: Gauge,
@@ -189,6 +190,7 @@ struct Plain {
     sessions_main: Gauge,
     sessions_sub: Gauge,
     store_up: Gauge,
+    draining: Gauge,
     delivery: Histogram,
     push: Histogram,
 }
@@ -208,6 +210,7 @@ static PLAIN: LazyLock<Plain> = LazyLock::new(|| Plain {
     catchup_shared: counter!("shoprelay_catchup_shared_total"),
     reads_paused: counter!("shoprelay_reads_paused_total"),
     records_unreadable: counter!("shoprelay_records_unreadable_total"),
+    goaways: counter!("shoprelay_goaways_total"),
     rooms: gauge!("shoprelay_rooms"),
     connections: gauge!("shoprelay_connections"),
     logins_waiting: gauge!("shoprelay_logins_waiting"),
@@ -218,6 +221,7 @@ static PLAIN: LazyLock<Plain> = LazyLock::new(|| Plain {
     sessions_main: gauge!("shoprelay_sessions", "role" => "main"),
     sessions_sub: gauge!("shoprelay_sessions", "role" => "sub"),
     store_up: gauge!("shoprelay_store_up"),
+    draining: gauge!("shoprelay_draining"),
     delivery: histogram!("shoprelay_delivery_seconds"),
     push: histogram!("shoprelay_push_seconds"),
 });
@@ -272,6 +276,7 @@ fn describe() {
         "Messages sent on this node's connections and not yet acknowledged"
     );
     describe_gauge!("shoprelay_store_up", "1 while the store answers");
+    describe_gauge!("shoprelay_draining", "1 while the node sends its devices elsewhere, to stop");
     describe_gauge!("shoprelay_build_info", "1, with the version as a label");
     describe_counter!("shoprelay_messages_published_total", "Messages stored");
     describe_counter!("shoprelay_messages_delivered_total", "Messages proven received, each once a device");
@@ -293,6 +298,7 @@ fn describe() {
     describe_counter!("shoprelay_reads_paused_total", "Times a connection sent more bytes than it may and had to wait");
     describe_counter!("shoprelay_connections_refused_total", "Connections of devices that were not let in");
     describe_counter!("shoprelay_records_unreadable_total", "Stored records or events that this version cannot read");
+    describe_counter!("shoprelay_goaways_total", "Sessions told to log in on another node, because this one stops");
     describe_counter!("shoprelay_logins_total", "Logins");
     describe_counter!("shoprelay_tls_handshakes_total", "TLS handshakes");
     describe_counter!("shoprelay_tls_reloads_total", "Times the files of TLS were read anew");
@@ -467,6 +473,16 @@ pub fn outstanding_changed(by: isize) {
 /// Whether the store answers.
 pub fn store_up(up: bool) {
     PLAIN.store_up.set(if up { 1.0 } else { 0.0 });
+}
+
+/// The node began to send its devices elsewhere, to stop.
+pub fn draining() {
+    PLAIN.draining.set(1.0);
+}
+
+/// A session was told to log in on another node.
+pub fn goaway() {
+    PLAIN.goaways.increment(1);
 }
 
 /// A call of the store took this long, whatever came of it.

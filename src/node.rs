@@ -2,6 +2,8 @@
 //!
 //! The only module that sees all of them. Decides nothing that happens in between.
 
+mod stop;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +26,7 @@ use crate::message::Role;
 use crate::metrics::{self, Scrape};
 use crate::nodes::{GONE_AFTER, Nodes};
 use crate::proofs::Proofs;
-use crate::relay::{Bounds, Doors, Intake, LoginLimits, Memory, Pages, Relay};
+use crate::relay::{Bounds, Doors, Drain, Intake, LoginLimits, Memory, Pages, Relay};
 use crate::retention::Retention;
 use crate::session::SessionSettings;
 use crate::store::{self, NodeReport, Store, StoreSettings};
@@ -33,8 +35,6 @@ use crate::store::{self, NodeReport, Store, StoreSettings};
 const BEAT: Duration = Duration::from_secs(1);
 /// Time between the folding of recorded durations.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// How long the last proofs and events are waited for when a node stops.
-const STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -201,35 +201,6 @@ impl Node {
             std::future::pending::<()>().await;
         }
     }
-
-    /// Stops: no new connections, every device told to come back elsewhere, the requests under way
-    /// answered, the last proofs and events written.
-    pub async fn stop(mut self) {
-        self.probes.is_stopping.store(true, Ordering::Relaxed);
-        self.stop.send_replace(true);
-        self.relay.doors.stop();
-        let closed = tokio::time::timeout(self.drain_window, &mut self.doors).await;
-        if closed.is_err() {
-            warn!("some connections did not end in time");
-            self.doors.abort();
-        }
-        let (proofs, events) = tokio::join!(
-            tokio::time::timeout(STOP_WAIT, self.relay.proofs.finish()),
-            tokio::time::timeout(STOP_WAIT, self.relay.events.finish()),
-        );
-        if proofs.is_err() {
-            warn!("some proofs of receipt could not be written; the messages are sent again");
-        }
-        if events.is_err() {
-            warn!("some events could not be written to the stream, and are lost");
-        }
-        self.keepers.shutdown().await;
-        if let Err(error) = self.relay.store.leave(&self.id).await {
-            warn!(%error, "the node could not take its leave of the store");
-        }
-        self.relay.store.close().await;
-        info!(node = %self.id, "stopped");
-    }
 }
 
 /// Puts together what connections share.
@@ -256,6 +227,7 @@ fn assemble(config: &Config, id: &NodeId, store: &Arc<dyn Store>, gate: Arc<Gate
         events: Arc::new(Events::new(store.clone(), config.events)),
         gate,
         doors: Doors::default(),
+        drain: Drain::new(),
         intake: Intake::new(bounds(config)),
         session_bytes_per_s: config.limits.session_bytes_per_s,
         is_legacy: config.legacy,

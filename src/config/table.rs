@@ -89,7 +89,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("trusted_proxies", "", Kind::List, "networks of balancers, whose word on a client's address is taken"),
     setting("legacy", "false", Kind::Switch, "serve the hand-made server's clients too, unchanged"),
     setting("events", "false", Kind::Switch, "tell back-end workers by an event stream; needs a Redis store"),
-    setting("drain_window", "30s", Kind::Flag, "how long a node that stops gives its connections at most"),
+    setting("drain_window", "30s", Kind::Flag, "how long a node that stops has to send its devices elsewhere"),
     setting(
         "log",
         "info",

@@ -1,6 +1,7 @@
 //! The way from an HTTP request to a WebSocket (RFC 6455 §4.2), and what else devices ask for.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,8 +79,18 @@ where
     http.max_buf_size(REQUEST_BYTES_MAX).timer(TokioTimer::new()).header_read_timeout(peer.header_timeout());
     http.keep_alive(peer.place.refused().is_none());
     let visit = Visit { relay, peer: Mutex::new(peer), shaken: Mutex::new(None) };
-    let service = service_fn(|request| async { Ok::<_, Infallible>(visit.answer(request).await) });
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+    let served = {
+        let service = service_fn(|request| async { Ok::<_, Infallible>(visit.answer(request).await) });
+        let mut serving = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+        tokio::select! {
+            served = &mut serving => served,
+            () = visit.relay.drain.closing() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        }
+    };
+    if let Err(error) = served {
         if error.is_timeout() {
             metrics::connection_refused(Refused::Header);
         }

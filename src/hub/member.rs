@@ -1,11 +1,12 @@
 //! A session as its room knows it, and what happens to one before its room does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::hub::outbox::Outbox;
 use crate::ids::{ConnId, DeviceId, MessageId};
 use crate::message::{Membership, MembershipChange, MembershipStep, Recipient, Role};
-use crate::protocol::{Close, CloseCode};
+use crate::protocol::Close;
 
 /// Closings remembered for logins that are under way.
 const CLOSED_MAX: usize = 256;
@@ -89,5 +90,5 @@ impl Latecomers {
 
 /// Has a device log in again at once.
 pub(super) fn restart() -> Close {
-    Close::new(CloseCode::Restart, "retry_after_ms=100")
+    Close::restart(Duration::from_millis(100))
 }

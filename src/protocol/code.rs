@@ -112,4 +112,9 @@ impl Close {
     pub fn new(code: CloseCode, reason: &'static str) -> Close {
         Close { code, reason: Cow::Borrowed(reason) }
     }
+
+    /// Has the device log in again, here or elsewhere, after this wait.
+    pub fn restart(wait: std::time::Duration) -> Close {
+        Close { code: CloseCode::Restart, reason: Cow::Owned(format!("retry_after_ms={}", wait.as_millis())) }
+    }
 }

@@ -74,6 +74,11 @@ pub enum ServerOp<'a> {
         device: &'a DeviceId,
         at: u64,
     },
+    /// Both count from now: when to log in elsewhere, and how long this connection serves.
+    Goaway {
+        reconnect_in_ms: u64,
+        deadline_ms: u64,
+    },
     Error {
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<Ref>,

@@ -1,10 +1,7 @@
-//! Who is in: the connections' ids, how many are logged in, and when all have to go. How many may come in is
-//! the business of [`super::intake`].
+//! Who is in: the connections' ids, and how many are logged in. How many may come in is the business of
+//! [`super::intake`].
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
-
-use tokio::sync::watch;
 
 use crate::ids::{ConnId, NodeId};
 use crate::message::Role;
@@ -15,7 +12,6 @@ pub struct Doors {
     mains: AtomicUsize,
     subs: AtomicUsize,
     next_conn: AtomicU64,
-    stopping: watch::Sender<bool>,
 }
 
 impl Default for Doors {
@@ -24,7 +20,6 @@ impl Default for Doors {
             mains: AtomicUsize::new(0),
             subs: AtomicUsize::new(0),
             next_conn: AtomicU64::new(1),
-            stopping: watch::channel(false).0,
         }
     }
 }
@@ -58,21 +53,5 @@ impl Doors {
     pub fn next_conn(&self, node: &NodeId) -> (ConnId, u64) {
         let number = self.next_conn.fetch_add(1, Ordering::Relaxed);
         (ConnId::of(node, number), number)
-    }
-
-    /// Has every connection closed with 1012.
-    pub fn stop(&self) {
-        self.stopping.send_replace(true);
-    }
-
-    /// Turns true when every connection is to be closed.
-    pub fn stopping(&self) -> watch::Receiver<bool> {
-        self.stopping.subscribe()
-    }
-
-    /// How long connection `number` should wait before it comes back after a restart: spread out, so
-    /// that a restart sends no herd.
-    pub fn comeback(number: u64) -> Duration {
-        Duration::from_millis(100 + number.wrapping_mul(997) % 3000)
     }
 }

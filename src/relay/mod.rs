@@ -7,6 +7,7 @@
 mod deal;
 mod devices;
 mod doors;
+mod drain;
 mod failures;
 mod intake;
 mod legacy;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 pub use deal::Dealer;
 pub use devices::DeviceCall;
 pub use doors::Doors;
+pub use drain::{Drain, Plan, Stage};
 pub use intake::{Bounds, Intake, LoginLimits, Place, Seat, Turned};
 pub use list::{Listing, Viewer};
 pub use login::{LoggedIn, Visitor};
@@ -54,6 +56,7 @@ pub struct Relay {
     pub events: Arc<Events>,
     pub gate: Arc<Gate>,
     pub doors: Doors,
+    pub drain: Drain,
     pub intake: Arc<Intake>,
     /// Bytes that are taken from a connection a second.
     pub session_bytes_per_s: u32,

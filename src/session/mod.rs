@@ -7,6 +7,7 @@
 
 mod answer;
 mod faults;
+mod goaway;
 mod grant;
 mod legacy;
 mod ops;

@@ -315,3 +315,20 @@ fn a_session_ends_with_its_token() {
     session.on_tick(expires_at, &mut out);
     assert_eq!(closed(&out), Some(CloseCode::Unauthorized));
 }
+
+#[test]
+fn who_is_logged_in_is_told_to_go_and_everybody_else_is_closed() {
+    let now = Instant::now();
+    let mut session = session(4, now);
+    let told = |session: &Session| {
+        let mut out = Vec::new();
+        session.on_goaway(24 * SECOND, &mut out);
+        out
+    };
+    assert_eq!(closed(&told(&session)), Some(CloseCode::Restart));
+    log_in(&mut session, MAIN, now);
+    let out = told(&session);
+    assert_eq!(sent(&out), r#"{"op":"goaway","reconnect_in_ms":0,"deadline_ms":24000}"#);
+    assert_eq!(closed(&out), None);
+    assert_eq!(session.on_entry(id(1), &order("hand"), now, 0, &mut Vec::new()), Offer::Send, "it serves on");
+}

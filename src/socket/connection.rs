@@ -1,6 +1,5 @@
 //! The loop of one connection: what comes in, what goes out, and the calls in between.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -17,7 +16,7 @@ use crate::hub::{Member, Outbox, Push, RoomGuard};
 use crate::ids::{ConnId, DeviceId, ShopId, unix_ms};
 use crate::metrics::{self, FrameFault, LoginResult};
 use crate::protocol::{Close, CloseCode, Dialect, Ref};
-use crate::relay::{Doors, Place, Relay, Seat};
+use crate::relay::{Place, Relay, Seat};
 use crate::session::{Action, Answer, Session, Welcome};
 use crate::socket::calls::Answered;
 use crate::socket::entries::{LogPage, Source};
@@ -54,7 +53,7 @@ type Reading = Pin<Box<dyn Future<Output = Result<LogPage, StoreError>> + Send>>
 
 pub(super) struct Connection {
     pub(super) relay: Arc<Relay>,
-    number: u64,
+    pub(super) number: u64,
     pub(super) certificate: Option<Arc<ClientCertificate>>,
     pub(super) session: Session,
     pub(super) room: Option<Arc<RoomGuard>>,
@@ -74,6 +73,8 @@ pub(super) struct Connection {
     /// When each message among the frames was stored, for the metric of pushes.
     pub(super) stored_ms: Vec<u64>,
     outstanding: usize,
+    /// When the device is to hear that the node leaves; None where it does not, or has said so.
+    pub(super) leaves_at: Option<Instant>,
     pub(super) close: Option<Close>,
     /// The close code of the side that closed first; what RFC 6455 §7.1.5 has for none.
     ended_by: u16,
@@ -107,6 +108,7 @@ pub async fn serve(
         outgoing: Outgoing::default(),
         stored_ms: Vec::new(),
         outstanding: 0,
+        leaves_at: None,
         close: None,
         ended_by: CLOSED_ABNORMALLY,
     };
@@ -163,7 +165,9 @@ impl Connection {
     async fn run<R: AsyncRead + Unpin>(mut self, reader: Reader<R>, write: &mut (impl AsyncWrite + Unpin)) {
         let relay = self.relay.clone();
         let outbox = self.outbox.clone();
-        let mut stopping = relay.doors.stopping();
+        let mut stages = relay.drain.stages();
+        // The node may be leaving already.
+        stages.mark_changed();
         let mut incoming = pin!(reader.next());
         let mut tick = pin!(tokio::time::sleep_until(self.deadline().into()));
         let mut finished = None;
@@ -196,7 +200,7 @@ impl Connection {
                 flushed = self.outgoing.flush(write), if !self.outgoing.is_empty() => wrote = flushed,
                 () = outbox.changed() => {}
                 () = &mut tick => self.on_tick(),
-                Ok(_) = stopping.wait_for(|stopping| *stopping) => self.close = Some(self.restart()),
+                Ok(()) = stages.changed() => self.on_stage(*stages.borrow_and_update()),
             }
             if wrote.is_err() {
                 return self.depart();
@@ -234,7 +238,7 @@ impl Connection {
     fn deadline(&self) -> Instant {
         let unread = self.outgoing.blocked_since().map(|since| since + self.relay.session.ack_timeout);
         let due = self.session.deadline();
-        unread.map_or(due, |unread| unread.min(due))
+        [unread, self.leaves_at()].into_iter().flatten().fold(due, Instant::min)
     }
 
     /// Whether the next frame is to be looked at. While a login is under way one is, and kept for later: a client
@@ -288,6 +292,7 @@ impl Connection {
         if self.certificate.as_ref().is_some_and(|certificate| !self.relay.gate.trusts(certificate)) {
             self.close.get_or_insert(Close::new(CloseCode::Unauthorized, "the client certificate is no longer good"));
         }
+        self.leave_if_due(now);
         self.session.on_tick(now, &mut self.actions);
         let is_login_late = self.session.identity().is_none()
             && self
@@ -384,11 +389,6 @@ impl Connection {
         self.ended_by = close.code.number();
         debug!(conn = %self.session.conn(), code = close.code.number(), reason = %close.reason, "closing");
         self.outgoing.push(writer::close_frame(close));
-    }
-
-    pub(super) fn restart(&self) -> Close {
-        let wait = Doors::comeback(self.number);
-        Close { code: CloseCode::Restart, reason: Cow::Owned(format!("retry_after_ms={}", wait.as_millis())) }
     }
 
     /// The connection is over: gives back what the session held.

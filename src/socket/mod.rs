@@ -8,6 +8,7 @@ mod acting;
 mod calls;
 mod connection;
 mod entries;
+mod leaving;
 mod reader;
 mod writer;
 

@@ -1,6 +1,8 @@
 //! What must not be lost when something breaks: Redis, the way to it, a node.
 
+mod drain;
 mod embedded;
+mod load;
 mod nodes;
 mod pushes;
 mod redis;

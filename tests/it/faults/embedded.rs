@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::nodes::Load;
+use super::load::Load;
 use crate::harness::{Fault, Login, NodeProcess, World, unique};
 
 #[tokio::test]

@@ -4,39 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{
-    Encoding, Fault, Id, Login, NodeProcess, Publisher, Recorder, SOON, Summary, Urls, World, eventually, unique,
-};
-
-/// Mains and publishers of one shop, spread over the nodes.
-pub(super) struct Load {
-    mains: Vec<Recorder>,
-    pub(super) publishers: Vec<Publisher>,
-}
-
-impl Load {
-    pub(super) async fn start(urls: &Urls, count: usize) -> Load {
-        let shop = unique("shop");
-        let mut mains = Vec::new();
-        for n in 0..4 {
-            let encoding = if n % 2 == 0 { Encoding::Json } else { Encoding::MsgPack };
-            let login = Login::main(&shop, &format!("till-{n}")).encoding(encoding);
-            mains.push(Recorder::logged_in(login, urls, n).await);
-        }
-        let publish = |n: usize| {
-            let login = Login::sub(&shop, &format!("hand-{n}"));
-            Publisher::start(login, urls, count, Duration::from_millis(10), json!({"type": "add", "data": {"from": n}}))
-        };
-        let publishers = (0..3).map(publish).collect();
-        Load { mains, publishers }
-    }
-
-    /// Waits for the end and checks that every main got exactly what was accepted, in order.
-    pub(super) async fn assert_survived(self, mut fault: Fault) -> Summary {
-        fault.shop(self.publishers, self.mains).await;
-        fault.assert_survived()
-    }
-}
+use super::load::Load;
+use crate::harness::{Fault, Id, Login, NodeProcess, SOON, World, eventually, unique};
 
 #[tokio::test]
 async fn a_node_that_is_killed_under_load_loses_nothing() {

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each suite uses its own part of the harness")]
 
 pub mod api;
+pub mod balancer;
 pub mod device;
 pub mod http;
 pub mod legacy;
@@ -28,6 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub use api::Api;
+pub use balancer::Balancer;
 pub use device::{Device, Event};
 pub use legacy::LegacyDevice;
 pub use login::Login;
@@ -35,7 +37,7 @@ pub use node::{NodeOptions, NodeProcess};
 pub use proxy::RedisProxy;
 pub use publisher::Publisher;
 pub use raw::{Frame, RawSocket};
-pub use recorder::{Recorder, Urls};
+pub use recorder::{Record, Recorder, Urls};
 pub use seed::Seed;
 pub use tls::TlsClient;
 pub use summary::{Fault, Summary};

@@ -114,6 +114,11 @@ impl NodeProcess {
         &self.addresses.api
     }
 
+    /// The metrics listener, as `ip:port`.
+    pub fn metrics_listen(&self) -> &str {
+        &self.addresses.metrics
+    }
+
     /// `GET` on the metrics listener, where health and readiness are too.
     ///
     /// # Panics
@@ -148,6 +153,11 @@ impl NodeProcess {
     /// Asks it to drain and leave.
     pub fn sigterm(&self) {
         self.signal("TERM");
+    }
+
+    /// Asks it the same from a terminal.
+    pub fn sigint(&self) {
+        self.signal("INT");
     }
 
     /// Asks it to read its files with keys anew.

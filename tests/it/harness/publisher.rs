@@ -2,6 +2,7 @@
 //! it, on whatever connection, until it is accepted.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ pub struct Published {
 /// A sender in the background.
 pub struct Publisher {
     accepted: Arc<Mutex<Vec<Published>>>,
+    has_enough: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -33,8 +35,21 @@ impl Publisher {
     /// Publishes `count` messages of these fields, `pace` apart at least.
     pub fn start(login: Login, urls: &Urls, count: usize, pace: Duration, fields: Value) -> Publisher {
         let accepted = Arc::new(Mutex::new(Vec::new()));
-        let publish = Publish { login, urls: urls.clone(), attempt: usize::from(rand::random::<u8>()), device: None };
-        Publisher { accepted: accepted.clone(), task: tokio::spawn(publish.run(count, pace, fields, accepted)) }
+        let has_enough = Arc::new(AtomicBool::new(false));
+        let publish = Publish {
+            login,
+            urls: urls.clone(),
+            attempt: usize::from(rand::random::<u8>()),
+            device: None,
+            accepted: accepted.clone(),
+            has_enough: has_enough.clone(),
+        };
+        Publisher { accepted, has_enough, task: tokio::spawn(publish.run(count, pace, fields)) }
+    }
+
+    /// Ends it after the message under way, however many were asked for.
+    pub fn enough(&self) {
+        self.has_enough.store(true, Ordering::SeqCst);
     }
 
     /// The ids of what has been accepted so far.
@@ -83,14 +98,19 @@ struct Publish {
     urls: Urls,
     attempt: usize,
     device: Option<Device>,
+    accepted: Arc<Mutex<Vec<Published>>>,
+    has_enough: Arc<AtomicBool>,
 }
 
 impl Publish {
-    async fn run(mut self, count: usize, pace: Duration, fields: Value, accepted: Arc<Mutex<Vec<Published>>>) {
+    async fn run(mut self, count: usize, pace: Duration, fields: Value) {
         let run = unique("key");
         let mut ticks = tokio::time::interval(pace.max(Duration::from_millis(1)));
         for n in 0..count {
             ticks.tick().await;
+            if self.has_enough.load(Ordering::SeqCst) {
+                return;
+            }
             let mut notify = op("notify", fields.clone());
             notify["key"] = format!("{run}-{n}").into();
             let asked_at = Instant::now();
@@ -101,7 +121,7 @@ impl Publish {
                 }
             };
             let published = Published { id: id_of(&answer, "id"), asked_at, accepted_at: Instant::now() };
-            accepted.lock().expect("no panic holds it").push(published);
+            self.accepted.lock().expect("no panic holds it").push(published);
         }
     }
 

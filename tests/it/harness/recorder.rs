@@ -2,17 +2,18 @@
 //! was sent.
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::device::{Device, Event};
-use super::eventually;
 use super::login::Login;
 use super::wire::{Id, id_of};
+use super::{SOON, eventually};
 
 /// The addresses of the nodes that can be tried, shared by all who connect: a node that comes back
 /// on another port is changed in one place.
@@ -44,6 +45,8 @@ pub struct Connection {
     pub welcome: Value,
     /// Every `message` and `status`, in the order in which they came.
     pub entries: Vec<Entry>,
+    /// What its node said when it left.
+    pub goaway: Option<Value>,
     /// How it ended; nothing while it lasts or where the recorder left.
     pub end: Option<Event>,
 }
@@ -154,7 +157,15 @@ impl Recorder {
         let name = format!("{}/{}", login.shop, login.device);
         let record = Arc::new(Mutex::new(Record { device: name.clone(), connections: Vec::new() }));
         let (wish, wishes) = watch::channel((Wish::Online, 0));
-        let stay = Stay { login, urls: urls.clone(), attempt: first, acks, record: record.clone(), wishes };
+        let stay = Stay {
+            login,
+            urls: urls.clone(),
+            attempt: first,
+            acks,
+            record: record.clone(),
+            wishes,
+            replaced: JoinSet::new(),
+        };
         Recorder { record, wish, task: tokio::spawn(stay.run()), name }
     }
 
@@ -249,18 +260,24 @@ struct Stay {
     acks: Acks,
     record: Arc<Mutex<Record>>,
     wishes: watch::Receiver<(Wish, u64)>,
+    /// Connections that a newer one has taken over from, until they are closed.
+    replaced: JoinSet<()>,
 }
+
+/// The first and the longest wait before another attempt.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+type Moving = Pin<Box<dyn Future<Output = (String, Device)> + Send>>;
 
 impl Stay {
     async fn run(mut self) {
-        let mut backoff = Duration::from_millis(20);
-        // A connection of a node that is leaving stays open until the next one is there.
-        let mut leaving = None;
+        let mut next = None;
         loop {
             let wish = self.wishes.borrow_and_update().0;
             match wish {
-                Wish::Stop => return,
+                Wish::Stop => break,
                 Wish::Offline => {
+                    next = None;
                     if self.wishes.changed().await.is_err() {
                         return;
                     }
@@ -268,34 +285,59 @@ impl Stay {
                 }
                 Wish::Online => {}
             }
-            let url = self.urls.pick(self.attempt);
-            self.attempt += 1;
-            match self.login.try_on(&url).await {
-                Ok(device) => {
-                    backoff = Duration::from_millis(20);
-                    drop(leaving.take());
-                    leaving = self.stay_on(url, device).await;
+            let (url, device) = match next.take() {
+                Some(moved) => moved,
+                None => {
+                    let logging_in = self.log_in(Duration::ZERO);
+                    tokio::select! {
+                        logged_in = logging_in => logged_in,
+                        _ = self.wishes.changed() => continue,
+                    }
                 }
-                Err(_) => {
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(Duration::from_secs(1));
-                }
-            }
+            };
+            next = self.stay_on(url, device).await;
         }
+        while self.replaced.join_next().await.is_some() {}
     }
 
-    /// Records one connection to its end; gives it back where its node asked the device to leave.
-    async fn stay_on(&mut self, url: String, mut device: Device) -> Option<Device> {
-        let connection = Connection { url, welcome: device.welcome.clone(), entries: Vec::new(), end: None };
-        let index = {
-            let mut record = self.record.lock().expect("no panic holds it");
-            record.connections.push(connection);
-            record.connections.len() - 1
-        };
-        let mut entries = 0;
+    /// Tries one node after the other, after a wait, until one lets the device in.
+    fn log_in(&mut self, wait: Duration) -> Moving {
+        let (login, urls, mut attempt) = (self.login.clone(), self.urls.clone(), self.attempt);
+        // The next login begins with another node than this one.
+        self.attempt += 1;
+        Box::pin(async move {
+            tokio::time::sleep(wait).await;
+            let mut backoff = BACKOFF.0;
+            loop {
+                let url = urls.pick(attempt);
+                attempt += 1;
+                if let Ok(device) = login.try_on(&url).await {
+                    return (url, device);
+                }
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(BACKOFF.1);
+            }
+        })
+    }
+
+    /// Records one connection to its end; gives the next one where its node asked the device to move. It
+    /// is read and acknowledged as before until that one is there, and then until it is closed.
+    async fn stay_on(&mut self, url: String, mut device: Device) -> Option<(String, Device)> {
+        let mut journal = Journal::begin(&self.record, url, &device, self.acks);
+        let mut moving: Option<Moving> = None;
         loop {
+            let moved = async {
+                match &mut moving {
+                    Some(moving) => moving.await,
+                    None => std::future::pending().await,
+                }
+            };
             let event = tokio::select! {
                 event = device.event() => event,
+                next = moved => {
+                    self.replaced.spawn(journal.finish(device));
+                    return Some(next);
+                }
                 changed = self.wishes.changed() => {
                     if changed.is_ok() {
                         device.reset();
@@ -303,39 +345,86 @@ impl Stay {
                     return None;
                 }
             };
-            let op = match event {
-                Event::Op(op) => op,
-                Event::Ping(_) => continue,
-                end => {
-                    self.with(index, |connection| connection.end = Some(end));
-                    return None;
+            match journal.note(&mut device, event).await {
+                Noted::Goes => {}
+                Noted::Goaway(wait) => moving = Some(self.log_in(wait)),
+                Noted::Ended => return None,
+            }
+        }
+    }
+}
+
+/// Writes down one connection.
+struct Journal {
+    record: Arc<Mutex<Record>>,
+    index: usize,
+    acks: Acks,
+    entries: usize,
+    device: String,
+}
+
+/// What an event means for the connection.
+enum Noted {
+    Goes,
+    /// Its node leaves; the device is to log in elsewhere after this wait.
+    Goaway(Duration),
+    Ended,
+}
+
+impl Journal {
+    fn begin(record: &Arc<Mutex<Record>>, url: String, device: &Device, acks: Acks) -> Journal {
+        let connection =
+            Connection { url, welcome: device.welcome.clone(), entries: Vec::new(), goaway: None, end: None };
+        let mut connections = record.lock().expect("no panic holds it");
+        connections.connections.push(connection);
+        let (index, device) = (connections.connections.len() - 1, connections.device.clone());
+        Journal { record: record.clone(), index, acks, entries: 0, device }
+    }
+
+    async fn note(&mut self, device: &mut Device, event: Event) -> Noted {
+        let op = match event {
+            Event::Op(op) => op,
+            Event::Ping(_) => return Noted::Goes,
+            end => {
+                self.with(|connection| connection.end = Some(end));
+                return Noted::Ended;
+            }
+        };
+        match op["op"].as_str() {
+            Some("message" | "status") => {
+                let id = id_of(&op, "id").to_string();
+                self.with(|connection| connection.entries.push(Entry { at: Instant::now(), op }));
+                self.entries += 1;
+                if self.acks == Acks::Each || self.entries.is_multiple_of(3) {
+                    // A connection that is gone says so when it is read.
+                    let _ = device.try_send_op(serde_json::json!({"op": "ack", "id": id})).await;
                 }
-            };
-            match op["op"].as_str() {
-                Some("message" | "status") => {
-                    let id = id_of(&op, "id").to_string();
-                    let entry = Entry { at: Instant::now(), op };
-                    self.with(index, |connection| connection.entries.push(entry));
-                    entries += 1;
-                    if self.acks == Acks::Each || entries % 3 == 0 {
-                        let ack = serde_json::json!({"op": "ack", "id": id});
-                        // A connection that is gone says so when it is read.
-                        let _ = device.try_send_op(ack).await;
-                    }
-                }
-                Some("goaway") => {
-                    let wait_ms = op["reconnect_in_ms"].as_u64().expect("goaway says when to come back");
-                    tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-                    return Some(device);
-                }
-                Some("signal" | "receipt") => {}
-                _ => panic!("{} was sent {op}", self.login.device),
+            }
+            Some("goaway") => {
+                let wait_ms = op["reconnect_in_ms"].as_u64().expect("goaway says when to come back");
+                self.with(|connection| {
+                    assert_eq!(connection.goaway, None, "a connection is told once");
+                    connection.goaway = Some(op);
+                });
+                return Noted::Goaway(Duration::from_millis(wait_ms));
+            }
+            Some("signal" | "receipt") => {}
+            _ => panic!("{} was sent {op}", self.device),
+        }
+        Noted::Goes
+    }
+
+    /// To the end of a connection that a newer one has taken over from.
+    async fn finish(mut self, mut device: Device) {
+        while let Some(event) = device.event_within(2 * SOON).await {
+            if matches!(self.note(&mut device, event).await, Noted::Ended) {
+                return;
             }
         }
     }
 
-    fn with(&self, index: usize, change: impl FnOnce(&mut Connection)) {
+    fn with(&self, change: impl FnOnce(&mut Connection)) {
         let mut record = self.record.lock().expect("no panic holds it");
-        change(&mut record.connections[index]);
+        change(&mut record.connections[self.index]);
     }
 }

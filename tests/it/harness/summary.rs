@@ -101,6 +101,8 @@ pub struct Summary {
     pub misdirected: usize,
     /// The longest time in which a device was sent nothing, between the first and the last acceptance.
     pub longest_silence: Duration,
+    /// The longest time from a publisher's first attempt until a device had the message.
+    pub latest: Duration,
     /// From the end of the fault until everything is prompt: the time of the last message that a device
     /// got more than a second after its publisher first tried to send it. Zero where none was late then.
     pub heal: Duration,
@@ -146,7 +148,9 @@ impl Summary {
                 continue;
             };
             self.delivered += 1;
-            if at.saturating_duration_since(*asked_at) > PROMPT {
+            let age = at.saturating_duration_since(*asked_at);
+            self.latest = self.latest.max(age);
+            if age > PROMPT {
                 self.heal = self.heal.max(at.saturating_duration_since(over_at));
             }
         }
@@ -170,8 +174,8 @@ impl fmt::Display for Summary {
         let Summary { name, accepted, delivered, lost, repeated, disordered, misdirected, .. } = self;
         write!(f, "FAULT {name} accepted={accepted} delivered={delivered} lost={lost} repeated={repeated} ")?;
         write!(f, "disordered={disordered} misdirected={misdirected} ")?;
-        let (silence, heal) = (self.longest_silence.as_millis(), self.heal.as_millis());
-        write!(f, "longest_silence_ms={silence} heal_ms={heal}")
+        let [silence, latest, heal] = [self.longest_silence, self.latest, self.heal].map(|time| time.as_millis());
+        write!(f, "longest_silence_ms={silence} latest_ms={latest} heal_ms={heal}")
     }
 }
 
@@ -196,6 +200,7 @@ mod tests {
                     op: json!({"op": "message", "id": format!("{id}-0")}),
                 })
                 .collect(),
+            goaway: None,
             end: None,
         };
         Record { device: "till".into(), connections: connections.iter().map(connection).collect() }
@@ -221,7 +226,7 @@ mod tests {
         assert_eq!(
             summary.to_string(),
             "FAULT test accepted=4 delivered=4 lost=0 repeated=0 disordered=0 misdirected=0 \
-             longest_silence_ms=4000 heal_ms=4000"
+             longest_silence_ms=4000 latest_ms=4000 heal_ms=4000"
         );
     }
 

@@ -1,0 +1,60 @@
+//! A shop at work while something breaks: mains that must get everything, and publishers.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Encoding, Fault, Login, Publisher, Record, Recorder, Summary, Urls, unique};
+
+/// Mains and publishers of one shop, spread over the nodes.
+pub(super) struct Load {
+    mains: Vec<Recorder>,
+    pub(super) publishers: Vec<Publisher>,
+}
+
+impl Load {
+    /// Four mains, and three publishers of `count` messages each.
+    pub(super) async fn start(urls: &Urls, count: usize) -> Load {
+        Load::paced(urls, count, Duration::from_millis(10)).await
+    }
+
+    /// The same with publishers that go on, at a lower pace, until [`Load::enough`].
+    pub(super) async fn steady(urls: &Urls) -> Load {
+        Load::paced(urls, usize::MAX, Duration::from_millis(40)).await
+    }
+
+    async fn paced(urls: &Urls, count: usize, pace: Duration) -> Load {
+        let shop = unique("shop");
+        let mut mains = Vec::new();
+        for n in 0..4 {
+            let encoding = if n % 2 == 0 { Encoding::Json } else { Encoding::MsgPack };
+            let login = Login::main(&shop, &format!("till-{n}")).encoding(encoding);
+            mains.push(Recorder::logged_in(login, urls, n).await);
+        }
+        let publish = |n: usize| {
+            let login = Login::sub(&shop, &format!("hand-{n}"));
+            Publisher::start(login, urls, count, pace, json!({"type": "add", "data": {"from": n}}))
+        };
+        let publishers = (0..3).map(publish).collect();
+        Load { mains, publishers }
+    }
+
+    /// Waits until so many more messages have been accepted than now.
+    pub(super) async fn go_on(&self, count: usize) {
+        let accepted = async || self.publishers.iter().map(|publisher| publisher.accepted().len()).sum::<usize>();
+        let goal = accepted().await + count;
+        let what = format!("{goal} accepted messages");
+        crate::harness::eventually(Duration::from_secs(60), &what, async || accepted().await >= goal).await;
+    }
+
+    /// The publishers end after the messages under way.
+    pub(super) fn enough(&self) {
+        self.publishers.iter().for_each(Publisher::enough);
+    }
+
+    /// Waits for the end and checks that every main got exactly what was accepted, in order.
+    pub(super) async fn assert_survived(self, mut fault: Fault) -> (Summary, Vec<Record>) {
+        let records = fault.shop(self.publishers, self.mains).await;
+        (fault.assert_survived(), records)
+    }
+}
