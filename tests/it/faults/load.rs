@@ -1,5 +1,6 @@
 //! A shop at work while something breaks: mains that must get everything, and publishers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -8,6 +9,7 @@ use crate::harness::{Encoding, Fault, Login, Publisher, Record, Recorder, Summar
 
 /// Mains and publishers of one shop, spread over the nodes.
 pub(super) struct Load {
+    pub(super) shop: String,
     mains: Vec<Recorder>,
     pub(super) publishers: Vec<Publisher>,
 }
@@ -15,28 +17,33 @@ pub(super) struct Load {
 impl Load {
     /// Four mains, and three publishers of `count` messages each.
     pub(super) async fn start(urls: &Urls, count: usize) -> Load {
-        Load::paced(urls, count, Duration::from_millis(10)).await
+        Load::paced(urls, count, Duration::from_millis(10), |login| login).await
     }
 
     /// The same with publishers that go on, at a lower pace, until [`Load::enough`].
     pub(super) async fn steady(urls: &Urls) -> Load {
-        Load::paced(urls, usize::MAX, Duration::from_millis(40)).await
+        Load::of_logins(urls, |login| login).await
     }
 
-    async fn paced(urls: &Urls, count: usize, pace: Duration) -> Load {
+    /// The same, each logging in as `login` says.
+    pub(super) async fn of_logins(urls: &Urls, login: impl Fn(Login) -> Login) -> Load {
+        Load::paced(urls, usize::MAX, Duration::from_millis(40), login).await
+    }
+
+    async fn paced(urls: &Urls, count: usize, pace: Duration, as_said: impl Fn(Login) -> Login) -> Load {
         let shop = unique("shop");
         let mut mains = Vec::new();
         for n in 0..4 {
             let encoding = if n % 2 == 0 { Encoding::Json } else { Encoding::MsgPack };
-            let login = Login::main(&shop, &format!("till-{n}")).encoding(encoding);
+            let login = as_said(Login::main(&shop, &format!("till-{n}")).encoding(encoding));
             mains.push(Recorder::logged_in(login, urls, n).await);
         }
         let publish = |n: usize| {
-            let login = Login::sub(&shop, &format!("hand-{n}"));
+            let login = as_said(Login::sub(&shop, &format!("hand-{n}")));
             Publisher::start(login, urls, count, pace, json!({"type": "add", "data": {"from": n}}))
         };
         let publishers = (0..3).map(publish).collect();
-        Load { mains, publishers }
+        Load { shop, mains, publishers }
     }
 
     /// Waits until so many more messages have been accepted than now.
@@ -45,6 +52,21 @@ impl Load {
         let goal = accepted().await + count;
         let what = format!("{goal} accepted messages");
         crate::harness::eventually(Duration::from_secs(60), &what, async || accepted().await >= goal).await;
+    }
+
+    /// Has every main lose its connection; each comes back by itself.
+    pub(super) fn lose_connections(&self) {
+        self.mains.iter().for_each(Recorder::lose_connection);
+    }
+
+    /// The present connections of the mains, by their names.
+    pub(super) fn connections(&self) -> BTreeSet<String> {
+        let present = self.mains.iter().map(|main| {
+            let record = main.record();
+            let connection = record.connections.last().expect("it has been logged in");
+            connection.welcome["conn"].as_str().expect("a conn").to_owned()
+        });
+        present.collect()
     }
 
     /// The publishers end after the messages under way.

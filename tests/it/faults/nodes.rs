@@ -1,11 +1,15 @@
 //! Nodes that die, stop, or leave in good order.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::load::Load;
-use crate::harness::{Fault, Id, Login, NodeProcess, SOON, World, eventually, unique};
+use crate::harness::{
+    Api, Balancer, Fault, Id, Login, NodeOptions, NodeProcess, RedisProxy, SOON, Urls, World, eventually, unique,
+};
+use crate::redis_server::RedisServer;
 
 #[tokio::test]
 async fn a_node_that_is_killed_under_load_loses_nothing() {
@@ -96,18 +100,85 @@ async fn a_stopping_node_without_connections_leaves_at_once() {
 }
 
 #[tokio::test]
-async fn a_restarted_node_serves_the_shops_it_served_before() {
-    let mut world = World::start(2).await;
+async fn nodes_that_are_killed_in_turn_lose_nothing_and_serve_the_same_shops_again() {
+    let mut world = World::start(3).await;
     let urls = world.urls();
-    let load = Load::start(&urls, 200).await;
-    let mut fault = Fault::begin("both-nodes-killed-and-restarted-in-turn");
-    for index in [0, 1] {
-        load.publishers[0].wait_accepted(50 + index * 70).await;
+    let load = Load::steady(&urls).await;
+    let mut fault = Fault::begin("three-nodes-killed-and-restarted-in-turn");
+    for index in [0, 1, 2] {
+        load.go_on(40).await;
         world.nodes[index].sigkill();
         world.nodes[index].wait_exit().await;
         world.nodes[index] = NodeProcess::start(&world.options).await;
         urls.replace(index, world.nodes[index].ws_url());
         fault.over();
     }
+    load.go_on(40).await;
+    load.enough();
     load.assert_survived(fault).await;
+}
+
+#[tokio::test]
+async fn a_node_that_sleeps_while_its_devices_move_harms_none_of_them_when_it_wakes() {
+    let world = World::start(2).await;
+    let balancer = Balancer::before(&world.nodes).await;
+    let load = Load::steady(&Urls::new([balancer.ws_url()])).await;
+    load.go_on(20).await;
+    let mut fault = Fault::begin("node-asleep-for-12-s");
+    world.nodes[0].pause();
+    let fell_asleep = Instant::now();
+    eventually(SOON, "the balancer to see it", async || balancer.ready() == 1).await;
+    // Those who sit on the sleeper notice that it is silent, and move.
+    load.lose_connections();
+    load.go_on(60).await;
+    // Beyond every lease: for the others it is dead.
+    eventually(3 * SOON, "12 s to pass", async || fell_asleep.elapsed() > Duration::from_secs(12)).await;
+    let before = load.connections();
+    world.nodes[0].resume();
+    fault.over();
+    eventually(SOON, "it to be ready again", async || balancer.ready() == 2).await;
+    load.go_on(120).await;
+    let online = online(&world, &load.shop).await;
+    let connections = load.connections();
+    assert_eq!(connections, before, "none was lost or taken over when it woke");
+    assert_eq!(online, connections, "and each is who is online");
+    load.enough();
+    load.assert_survived(fault).await;
+}
+
+/// The connections of the shop's mains that are online, as the second node sees them.
+async fn online(world: &World, shop: &str) -> BTreeSet<String> {
+    let online = world.api(1).get(&format!("/v1/shops/{shop}/online?role=main")).await.json;
+    let items = online["items"].as_array().unwrap_or_else(|| panic!("{online}"));
+    items.iter().map(|item| item["conn"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_from_redis_for_a_while_keeps_its_devices_and_catches_up() {
+    let redis = RedisServer::start().await;
+    let proxy = RedisProxy::before(redis.port()).await;
+    let mut options = NodeOptions::new(proxy.url());
+    let cut_off = NodeProcess::start(&options).await;
+    options.store = redis.url();
+    let well = NodeProcess::start(&options).await;
+    let load = Load::steady(&Urls::new([cut_off.ws_url(), well.ws_url()])).await;
+    load.go_on(20).await;
+    let mut fault = Fault::begin("node-cut-off-from-redis-for-a-while");
+    // What was on its way comes when the network is back, however late.
+    proxy.hold(true);
+    eventually(SOON, "the node to be unready", async || !cut_off.is_ready().await).await;
+    assert!(well.is_ready().await, "the other one is not concerned");
+    load.go_on(60).await;
+    eventually(SOON, "it to be late for the other", async || {
+        let nodes = Api::at(well.api_listen()).get("/v1/nodes").await.json;
+        nodes["items"].as_array().unwrap().iter().any(|node| node["state"] == "unknown")
+    })
+    .await;
+    proxy.hold(false);
+    fault.over();
+    eventually(SOON, "the node to be ready again", async || cut_off.is_ready().await).await;
+    load.go_on(60).await;
+    load.enough();
+    let (_, records) = load.assert_survived(fault).await;
+    assert!(records.iter().all(|record| record.connections.len() == 1), "sockets stay");
 }

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::http;
 use super::node::NodeProcess;
 
 /// Time between two looks at the readiness of all nodes.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a node may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
 
 struct Backend {
     listen: String,
@@ -52,6 +55,11 @@ impl Balancer {
         self.backends.lock().expect("no panic holds it").push(backend);
     }
 
+    /// How many of the nodes are ready.
+    pub fn ready(&self) -> usize {
+        self.backends.lock().expect("no panic holds it").iter().filter(|backend| backend.is_ready).count()
+    }
+
     /// Where devices connect.
     pub fn ws_url(&self) -> String {
         format!("ws://127.0.0.1:{}/ws", self.port)
@@ -64,7 +72,8 @@ async fn look(backends: Backends) {
         let known: Vec<String> =
             backends.lock().expect("no panic holds it").iter().map(|backend| backend.metrics.clone()).collect();
         for metrics in known {
-            let is_ready = http::get(&metrics, "/readyz").await.is_ok_and(|(status, _)| status == 200);
+            let answer = timeout(ANSWER, http::get(&metrics, "/readyz")).await;
+            let is_ready = answer.is_ok_and(|answer| answer.is_ok_and(|(status, _)| status == 200));
             let mut backends = backends.lock().expect("no panic holds it");
             let found = backends.iter_mut().find(|backend| backend.metrics == metrics);
             found.expect("none is ever taken away").is_ready = is_ready;

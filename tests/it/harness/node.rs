@@ -27,18 +27,32 @@ pub struct NodeOptions {
     /// The public listener; port 0 by default.
     pub listen: String,
     settings: Vec<(String, String)>,
+    /// Variables that are none of the product's.
+    environment: Vec<(String, String)>,
 }
 
 impl NodeOptions {
     /// A node on this store, with a prefix that no other test has. Nodes that are to form one
     /// deployment are started with the same options.
     pub fn new(store: impl Into<String>) -> NodeOptions {
-        NodeOptions { store: store.into(), prefix: unique_prefix(), listen: "127.0.0.1:0".into(), settings: Vec::new() }
+        NodeOptions {
+            store: store.into(),
+            prefix: unique_prefix(),
+            listen: "127.0.0.1:0".into(),
+            settings: Vec::new(),
+            environment: Vec::new(),
+        }
     }
 
     /// Adds a setting, by the part of its variable after `SHOPRELAY_`.
     pub fn set(mut self, name: &str, value: &str) -> NodeOptions {
         self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds a variable of this very name.
+    pub fn env(mut self, name: &str, value: &str) -> NodeOptions {
+        self.environment.push((name.into(), value.into()));
         self
     }
 }
@@ -81,6 +95,7 @@ impl NodeProcess {
         for (name, value) in &options.settings {
             command.env(format!("SHOPRELAY_{name}"), value);
         }
+        command.envs(options.environment.iter().map(|(name, value)| (name, value)));
         let mut child = command.spawn().expect("the node's binary can be started");
         let pid = child.id().expect("a new process has an id");
         let log = Log::default();
