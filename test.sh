@@ -3,11 +3,16 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-if ! { command -v redis-server && command -v redis-cli && command -v curl && command -v openssl; } >/dev/null; then
+has_all() {
+  command -v redis-server && command -v redis-cli && command -v curl && command -v openssl &&
+    compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1"
+} >/dev/null
+
+if ! has_all; then
   sudo=""
   [ "$(id -u)" = 0 ] || sudo=sudo
   $sudo apt-get update -qq
-  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server redis-tools curl openssl >/dev/null
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server redis-tools curl openssl faketime >/dev/null
 fi
 
 exec cargo test "$@"

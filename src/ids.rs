@@ -5,8 +5,8 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -315,6 +315,15 @@ fn check_token(text: &str) -> Result<(), IdError> {
 /// The wall clock, in milliseconds since 1970; 0 on a machine whose clock stands before that.
 pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64)
+}
+
+/// What the wall clock would say if nobody had put it forward or back since the process first asked, in
+/// milliseconds since 1970: for what is put right by another clock every so often, and must not jump in
+/// between.
+pub fn steady_ms() -> u64 {
+    static FIRST: LazyLock<(Instant, u64)> = LazyLock::new(|| (Instant::now(), unix_ms()));
+    let (at, at_ms) = *FIRST;
+    at_ms + at.elapsed().as_millis() as u64
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tracing::debug;
 use crate::auth::{ClientCertificate, Refusal};
 use crate::events::Events;
 use crate::hub::RoomGuard;
-use crate::ids::{ConnId, unix_ms};
+use crate::ids::ConnId;
 use crate::metrics::{self, LoginResult};
 use crate::protocol::{ErrorCode, Login, Token};
 use crate::relay::Relay;
@@ -64,7 +64,7 @@ impl Relay {
             ..Events::event(EventKind::Login, &self.node, self.store.now_ms())
         });
         let expires_at = grant.expires_at_s.map(|at_s| {
-            let left_ms = at_s.saturating_mul(1000).saturating_sub(unix_ms());
+            let left_ms = at_s.saturating_mul(1000).saturating_sub(self.store.now_ms());
             // Beyond what the clock can tell is as good as never.
             Instant::now() + Duration::from_millis(left_ms).min(Duration::from_secs(u64::from(u32::MAX)))
         });
@@ -83,7 +83,7 @@ impl Relay {
     fn check(&self, visitor: &Visitor) -> Result<Grant, Failure> {
         let Visitor { login, is_legacy, certificate, .. } = visitor;
         let Login { shop, device, role, .. } = login;
-        let (token, now_s) = (login.token.as_ref().map(Token::secret), unix_ms() / 1000);
+        let (token, now_s) = (login.token.as_ref().map(Token::secret), self.store.now_ms() / 1000);
         let checked = match is_legacy {
             true => self.gate.devices.check_legacy(token, shop, device, *role, now_s),
             false => self.gate.devices.check(token, shop, device, *role, now_s),

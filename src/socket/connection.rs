@@ -13,7 +13,7 @@ use tracing::debug;
 use crate::auth::ClientCertificate;
 use crate::events::Events;
 use crate::hub::{Member, Outbox, Push, RoomGuard};
-use crate::ids::{ConnId, DeviceId, ShopId, unix_ms};
+use crate::ids::{ConnId, DeviceId, ShopId};
 use crate::metrics::{self, FrameFault, LoginResult};
 use crate::protocol::{Close, CloseCode, Dialect, Ref};
 use crate::relay::{Place, Relay, Seat};
@@ -263,7 +263,9 @@ impl Connection {
     fn on_incoming(&mut self, incoming: Incoming) -> bool {
         let now = Instant::now();
         match incoming {
-            Incoming::Data(kind, frame) => self.session.on_frame(kind, &frame, now, unix_ms(), &mut self.actions),
+            Incoming::Data(kind, frame) => {
+                self.session.on_frame(kind, &frame, now, self.relay.store.now_ms(), &mut self.actions);
+            }
             Incoming::Pong(payload) => self.session.on_pong(&payload, now, &mut self.actions),
             Incoming::Ping(payload) => self.session.on_ping(&payload, now, &mut self.actions),
             Incoming::Close(code) => {
@@ -307,7 +309,7 @@ impl Connection {
     fn on_answered(&mut self, reference: Option<Ref>, answered: Answered) {
         match answered {
             Answered::Plain(answer) => {
-                self.session.on_answer(reference, answer, Instant::now(), unix_ms(), &mut self.actions);
+                self.session.on_answer(reference, answer, Instant::now(), self.relay.store.now_ms(), &mut self.actions);
             }
             Answered::LoggedIn(welcome, room, seat) => {
                 self.seat = Some(seat);
@@ -319,7 +321,7 @@ impl Connection {
     fn on_login(&mut self, reference: Option<Ref>, welcome: Box<Welcome>, room: Arc<RoomGuard>) {
         let head = welcome.head;
         let answer = Answer::Welcome(welcome);
-        self.session.on_answer(reference, answer, Instant::now(), unix_ms(), &mut self.actions);
+        self.session.on_answer(reference, answer, Instant::now(), self.relay.store.now_ms(), &mut self.actions);
         let Some(identity) = self.session.identity() else {
             return;
         };

@@ -1,5 +1,6 @@
 //! What must not be lost when something breaks: Redis, the way to it, a node.
 
+mod clock;
 mod drain;
 mod embedded;
 mod load;

@@ -10,7 +10,7 @@ use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, SetsInterface
 use fred::types::{ClusterHash, CustomCommand, Value};
 
 use crate::attrs::{Attrs, AttrsChange};
-use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId, unix_ms};
+use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId, steady_ms};
 use crate::message::{Audience, Broadcast, MembershipChange, Origin, Signal};
 use crate::metrics::{self, StoreOp};
 use crate::store::record;
@@ -247,13 +247,13 @@ impl Store for RedisStore {
     }
 
     async fn beat(&self, node: &NodeId, report: &NodeReport) -> Result<Vec<Beat>, StoreError> {
-        let asked_ms = unix_ms();
+        let asked_ms = steady_ms();
         let beating = timed(StoreOp::Beat, self.scripts.beat(self.keys.nodes(), node, report));
         let (beats, ()) = tokio::join!(beating, self.keep_conns(node));
         let beats = beats?;
         if let Some(own) = beats.iter().find(|beat| beat.node == *node) {
             // It was stamped somewhere between the question and the answer.
-            let stamped_ms = asked_ms.midpoint(unix_ms());
+            let stamped_ms = asked_ms.midpoint(steady_ms());
             self.ahead_ms.store(own.at_ms as i64 - stamped_ms as i64, Ordering::Relaxed);
         }
         Ok(beats)
@@ -281,7 +281,7 @@ impl Store for RedisStore {
     }
 
     fn now_ms(&self) -> u64 {
-        unix_ms().saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
+        steady_ms().saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
     }
 
     fn is_hearing(&self) -> bool {

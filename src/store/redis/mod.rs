@@ -45,7 +45,7 @@ pub struct RedisStore {
     connections: Connections,
     scripts: Scripts,
     subscriptions: Subscriptions,
-    /// How far Redis's clock is ahead of this machine's, in milliseconds, as the last beat told.
+    /// How far Redis's clock is ahead of this process's steady one, in milliseconds, as the last beat told.
     ahead_ms: AtomicI64,
 }
 
