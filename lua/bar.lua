@@ -29,6 +29,7 @@ if presence then
   if stored then
     local record = cmsgpack.unpack(stored)
     record.last_seen = now
+    record.ended = conn
     redis.call('HSET', devices, device, cmsgpack.pack(record))
   end
 end

@@ -39,6 +39,7 @@ local record = stored and cmsgpack.unpack(stored) or {first_seen = now, register
 local was_main = stored and record.role == 'main'
 record.role = role
 record.last_seen = now
+record.ended = nil
 if meta ~= '' then record.meta = meta end
 if user ~= '' then record.user = user end
 if groups == '=' then

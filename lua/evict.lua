@@ -26,6 +26,8 @@ if stored then
   local time = redis.call('TIME')
   local record = cmsgpack.unpack(stored)
   record.last_seen = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  -- Its node may not hear of it, and must then not give it back the presence.
+  record.ended = conn
   redis.call('HSET', devices, device, cmsgpack.pack(record))
 end
 redis.call('SPUBLISH', channel, 'K' .. conn .. '\n' .. last)

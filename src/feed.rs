@@ -3,6 +3,8 @@
 //! Owns the one rule "not at `prev`, so read the log" for rooms, and which shops are subscribed.
 //! Never touches a socket. Run by `node`; `socket` opens rooms here.
 
+mod presence;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -326,23 +328,6 @@ impl Feed {
                     self.enqueue(Job::CatchUp(room.clone()));
                 }
                 HeadCheck::Rewound => self.enqueue(Job::Rewind(room.clone())),
-            }
-        }
-        Ok(())
-    }
-
-    /// Finds connections whose takeover was not heard of, and devices that the store has forgotten.
-    async fn check_presence(&self, room: &Arc<Room>) -> Result<(), StoreError> {
-        let members = room.members();
-        if members.is_empty() {
-            return Ok(());
-        }
-        let online = self.store.online(room.shop()).await?;
-        for (device, conn) in members {
-            match online.iter().find(|entry| entry.device == device) {
-                Some(entry) if entry.conn == conn => {}
-                Some(_) => room.replaced(&conn),
-                None => room.forgotten(&conn),
             }
         }
         Ok(())

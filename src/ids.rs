@@ -268,6 +268,15 @@ impl ConnId {
         self.0.rsplit_once('.').and_then(|(node, _)| node.parse().ok())
     }
 
+    /// Whether it began after the other one; None where they are not of one node, or of none.
+    pub fn is_after(&self, other: &ConnId) -> Option<bool> {
+        let (node, number) = self.0.rsplit_once('.')?;
+        let (other_node, other_number) = other.0.rsplit_once('.')?;
+        // A longer number is a greater one: none begins with a zero.
+        let is_after = (number.len(), number) > (other_number.len(), other_number);
+        (node == other_node).then_some(is_after)
+    }
+
     /// The text, as it was given.
     pub fn as_str(&self) -> &str {
         &self.0

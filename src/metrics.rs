@@ -105,6 +105,7 @@ pub enum StoreOp {
     MarkDelivered,
     Connect,
     Disconnect,
+    Restore,
     SetStatus,
     Read,
     Heads,
@@ -133,6 +134,7 @@ impl StoreOp {
             StoreOp::MarkDelivered => "mark_delivered",
             StoreOp::Connect => "connect",
             StoreOp::Disconnect => "disconnect",
+            StoreOp::Restore => "restore",
             StoreOp::SetStatus => "set_status",
             StoreOp::Read => "read",
             StoreOp::Heads => "heads",
@@ -180,6 +182,7 @@ struct Plain {
     reads_paused: Counter,
     records_unreadable: Counter,
     goaways: Counter,
+    presence_repairs: Counter,
     rooms: Gauge,
     connections: Gauge,
     logins_waiting: Gauge,
@@ -211,6 +214,7 @@ static PLAIN: LazyLock<Plain> = LazyLock::new(|| Plain {
     reads_paused: counter!("shoprelay_reads_paused_total"),
     records_unreadable: counter!("shoprelay_records_unreadable_total"),
     goaways: counter!("shoprelay_goaways_total"),
+    presence_repairs: counter!("shoprelay_presence_repairs_total"),
     rooms: gauge!("shoprelay_rooms"),
     connections: gauge!("shoprelay_connections"),
     logins_waiting: gauge!("shoprelay_logins_waiting"),
@@ -299,6 +303,10 @@ fn describe() {
     describe_counter!("shoprelay_connections_refused_total", "Connections of devices that were not let in");
     describe_counter!("shoprelay_records_unreadable_total", "Stored records or events that this version cannot read");
     describe_counter!("shoprelay_goaways_total", "Sessions told to log in on another node, because this one stops");
+    describe_counter!(
+        "shoprelay_presence_repairs_total",
+        "Presences that the store had lost, or kept of connections gone"
+    );
     describe_counter!("shoprelay_logins_total", "Logins");
     describe_counter!("shoprelay_tls_handshakes_total", "TLS handshakes");
     describe_counter!("shoprelay_tls_reloads_total", "Times the files of TLS were read anew");
@@ -473,6 +481,11 @@ pub fn outstanding_changed(by: isize) {
 /// Whether the store answers.
 pub fn store_up(up: bool) {
     PLAIN.store_up.set(if up { 1.0 } else { 0.0 });
+}
+
+/// A presence that the store had lost was given back, or one of a connection that is gone was ended.
+pub fn presence_repaired() {
+    PLAIN.presence_repairs.increment(1);
 }
 
 /// The node began to send its devices elsewhere, to stop.

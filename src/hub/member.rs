@@ -21,7 +21,19 @@ pub struct Member {
     /// As of an entry of the log: changes up to it are in it.
     pub membership: Membership,
     pub member_as_of: MessageId,
+    /// When it logged in, by the store's clock.
+    pub since_ms: u64,
     pub outbox: Arc<Outbox>,
+}
+
+/// Who is here, and by which connection.
+#[derive(Debug, Clone)]
+pub struct Present {
+    pub device: DeviceId,
+    pub conn: ConnId,
+    pub role: Role,
+    /// By the store's clock, in milliseconds since 1970.
+    pub since_ms: u64,
 }
 
 impl Member {

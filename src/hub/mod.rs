@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-pub use member::Member;
+pub use member::{Member, Present};
 pub use outbox::{Outbox, Parcel, Rewound, Taken};
 pub use push::{Push, SignalPush};
 pub use room::{Applied, HeadCheck, Reading, Room, Subscription};

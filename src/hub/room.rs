@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::hub::member::{Latecomers, Member, restart};
+use crate::hub::member::{Latecomers, Member, Present, restart};
 use crate::hub::outbox::{Outbox, Parcel, Rewound};
 use crate::hub::push::{Push, SignalPush};
 use crate::ids::{ConnId, DeviceId, MessageId, ShopId};
@@ -304,8 +304,8 @@ impl Room {
 
     /// An operator barred this device: every connection of it is closed, after a last signal.
     pub fn barred(&self, device: &DeviceId, conn: Option<&ConnId>, last: Option<Signal>) {
-        let members = self.members().into_iter();
-        let mut conns: Vec<ConnId> = members.filter(|(of, _)| of == device).map(|(_, conn)| conn).collect();
+        let present = self.present().into_iter().filter(|present| present.device == *device);
+        let mut conns: Vec<ConnId> = present.map(|present| present.conn).collect();
         // It may be logging in: before it was barred, and so before it joined.
         conns.extend(conn.filter(|conn| !conns.contains(conn)).cloned());
         for conn in conns {
@@ -342,9 +342,15 @@ impl Room {
     }
 
     /// The devices here with their connections.
-    pub fn members(&self) -> Vec<(DeviceId, ConnId)> {
+    pub fn present(&self) -> Vec<Present> {
         let state = self.state.lock();
-        state.members.iter().map(|member| (member.device.clone(), member.conn.clone())).collect()
+        let present = |member: &Member| Present {
+            device: member.device.clone(),
+            conn: member.conn.clone(),
+            role: member.role,
+            since_ms: member.since_ms,
+        };
+        state.members.iter().map(present).collect()
     }
 
     /// A signal came from the feed.

@@ -319,7 +319,7 @@ impl Connection {
     }
 
     fn on_login(&mut self, reference: Option<Ref>, welcome: Box<Welcome>, room: Arc<RoomGuard>) {
-        let head = welcome.head;
+        let (head, since_ms) = (welcome.head, welcome.server_time_ms);
         let answer = Answer::Welcome(welcome);
         self.session.on_answer(reference, answer, Instant::now(), self.relay.store.now_ms(), &mut self.actions);
         let Some(identity) = self.session.identity() else {
@@ -332,6 +332,7 @@ impl Connection {
             role: identity.role,
             membership: identity.membership.clone(),
             member_as_of: head,
+            since_ms,
             outbox: self.outbox.clone(),
         };
         if room.join(member, head) {

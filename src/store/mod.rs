@@ -20,7 +20,7 @@ use async_trait::async_trait;
 pub use event::{Event, EventKind, FeedEvent, GapCause, LegacyText};
 pub use open::{OpenError, open};
 pub use registry::{
-    Admission, AttrsChanged, Barred, Connect, Connected, Device, Evicted, Forget, MembershipChanged, Online,
+    Admission, AttrsChanged, Barred, Connect, Connected, Device, Evicted, Forget, MembershipChanged, Online, Restored,
 };
 
 use crate::attrs::{Attrs, AttrsChange};
@@ -250,6 +250,9 @@ pub trait Store: Send + Sync {
         conn: &ConnId,
         settled: Option<MessageId>,
     ) -> Result<bool, StoreError>;
+
+    /// Gives a connected device its presence back, where there is none of it.
+    async fn restore(&self, shop: &ShopId, online: &Online) -> Result<Restored, StoreError>;
 
     /// Deals with a message: compare and set, then an entry that tells the others.
     async fn set_status(&self, shop: &ShopId, change: &SetStatus) -> Result<StatusSet, StoreError>;

@@ -93,6 +93,17 @@ pub struct Online {
     pub since_ms: u64,
 }
 
+/// What came of a [`Store::restore`](crate::store::Store::restore).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    /// The device is online by this connection.
+    Online,
+    /// It is online by another one.
+    Taken,
+    /// It is not registered, or an operator has ended this connection or barred the device.
+    Refused,
+}
+
 /// What came of a [`Store::change_membership`](crate::store::Store::change_membership).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MembershipChanged {

@@ -5,5 +5,6 @@ mod drain;
 mod embedded;
 mod load;
 mod nodes;
+mod presence;
 mod pushes;
 mod redis;

@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use crate::redis_server::{RedisServer, fresh_prefix};
 
-const SCRIPTS: [&str; 15] = [
+const SCRIPTS: [&str; 16] = [
     "publish",
     "mark_delivered",
     "connect",
     "disconnect",
+    "restore",
     "set_status",
     "read",
     "trim",

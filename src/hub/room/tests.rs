@@ -32,6 +32,7 @@ fn till(outbox: Arc<Outbox>) -> Member {
         role: Role::Main,
         membership: Membership::default(),
         member_as_of: MessageId::ZERO,
+        since_ms: 0,
         outbox,
     }
 }

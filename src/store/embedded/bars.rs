@@ -28,7 +28,7 @@ impl Change for BarDevice {
         let known = tables.device(&self.shop, &self.device).or_else(unreadable_is_none)?;
         let conn = known.as_ref().and_then(|row| row.presence(scene.node)).map(|presence| presence.conn.clone());
         if let (Some(mut row), Some(_)) = (known, &conn) {
-            row.go();
+            row.end();
             row.last_seen = scene.now_ms;
             tables.put_device(&self.shop, &self.device, &row)?;
         }

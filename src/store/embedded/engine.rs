@@ -14,7 +14,7 @@ use crate::store::embedded::bars::{BarDevice, UnbarDevice, barred};
 use crate::store::embedded::changes::{Change, DealWith, MarkDelivered, Nudge, PublishMessage, RememberShop, TrimLog};
 use crate::store::embedded::numbers::GiveNumbers;
 use crate::store::embedded::registry::{
-    ChangeAttrs, ChangeMembership, ConnectDevice, DisconnectDevice, EvictDevice, ForgetDevice,
+    ChangeAttrs, ChangeMembership, ConnectDevice, DisconnectDevice, EvictDevice, ForgetDevice, RestorePresence,
 };
 use crate::store::embedded::tables::Failure;
 use crate::store::embedded::writer::job;
@@ -22,8 +22,8 @@ use crate::store::embedded::{EmbeddedStore, numbers, queries};
 use crate::store::record::{self, RecordError};
 use crate::store::{
     Admission, AttrsChanged, Barred, Beat, Connect, Device, Event, Evicted, FeedEvent, Forget, LegacyText, Mark,
-    Marked, MembershipChanged, NodeReport, Online, Page, PageLimit, Publish, Published, Receipt, SetStatus, Signalled,
-    StatusSet, Store, StoreError, timed,
+    Marked, MembershipChanged, NodeReport, Online, Page, PageLimit, Publish, Published, Receipt, Restored, SetStatus,
+    Signalled, StatusSet, Store, StoreError, timed,
 };
 
 /// Marks of one change.
@@ -81,6 +81,11 @@ impl Store for EmbeddedStore {
         self.memory.lock().conns.remove(conn);
         let change = DisconnectDevice { shop: shop.clone(), device: device.clone(), conn: conn.clone(), settled };
         timed(StoreOp::Disconnect, self.change("disconnect", change)).await
+    }
+
+    async fn restore(&self, shop: &ShopId, online: &Online) -> Result<Restored, StoreError> {
+        let change = RestorePresence { shop: shop.clone(), online: online.clone() };
+        timed(StoreOp::Restore, self.change("restore", change)).await
     }
 
     async fn set_status(&self, shop: &ShopId, change: &SetStatus) -> Result<StatusSet, StoreError> {

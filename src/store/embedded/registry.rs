@@ -10,7 +10,9 @@ use crate::ids::{ConnId, DeviceId, MessageId, ShopId};
 use crate::message::{Entry, MembershipChange, MembershipStep, Signal};
 use crate::store::embedded::changes::{Change, Scene};
 use crate::store::embedded::tables::{DeviceRow, Failure, Tables, device_key};
-use crate::store::{Admission, AttrsChanged, Connect, Connected, Evicted, FeedEvent, Forget, MembershipChanged};
+use crate::store::{
+    Admission, AttrsChanged, Connect, Connected, Evicted, FeedEvent, Forget, MembershipChanged, Online, Restored,
+};
 
 /// [`crate::store::Store::connect`]
 pub struct ConnectDevice {
@@ -98,6 +100,30 @@ impl Change for DisconnectDevice {
             tables.put_cursor(&self.shop, &self.device, settled)?;
         }
         Ok(true)
+    }
+}
+
+/// [`crate::store::Store::restore`]
+pub struct RestorePresence {
+    pub shop: ShopId,
+    pub online: Online,
+}
+
+impl Change for RestorePresence {
+    type Outcome = Restored;
+
+    fn apply(&self, tables: &mut Tables<'_>, scene: &mut Scene<'_>) -> Result<Restored, Failure> {
+        let Online { device, conn, node, since_ms, .. } = &self.online;
+        let is_barred = tables.barred.get(device_key(&self.shop, device))?.is_some();
+        let known = tables.device(&self.shop, device)?.filter(|row| !is_barred && !row.was_ended(conn));
+        let Some(mut row) = known else { return Ok(Restored::Refused) };
+        match row.presence(scene.node) {
+            Some(presence) if presence.conn == *conn => return Ok(Restored::Online),
+            Some(_) => return Ok(Restored::Taken),
+            None => row.come(scene.node, conn, node, *since_ms),
+        }
+        tables.put_device(&self.shop, device, &row)?;
+        Ok(Restored::Online)
     }
 }
 
@@ -235,7 +261,7 @@ impl Change for EvictDevice {
         if self.conn.as_ref().is_some_and(|expected| *expected != conn) {
             return Ok(Evicted::Away);
         }
-        row.go();
+        row.end();
         row.last_seen = scene.now_ms;
         tables.put_device(&self.shop, &self.device, &row)?;
         let (shop, last) = (self.shop.clone(), self.last.clone());

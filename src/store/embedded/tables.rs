@@ -143,6 +143,9 @@ pub struct DeviceRow {
     pub registered_at: MessageId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     presence: Option<Presence>,
+    /// The connection that an operator ended last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended: Option<ConnId>,
 }
 
 /// Which connection a device has.
@@ -167,6 +170,7 @@ impl DeviceRow {
             last_seen: now_ms,
             registered_at: head,
             presence: None,
+            ended: None,
         }
     }
 
@@ -194,11 +198,22 @@ impl DeviceRow {
     pub fn come(&mut self, holder: &NodeId, conn: &ConnId, node: &NodeId, since: u64) {
         let (node, holder) = (node.as_str().into(), holder.as_str().into());
         self.presence = Some(Presence { conn: conn.clone(), node, since, holder });
+        self.ended = None;
     }
 
     /// Ends its connection.
     pub fn go(&mut self) {
         self.presence = None;
+    }
+
+    /// Ends its connection for an operator: it is not given back.
+    pub fn end(&mut self) {
+        self.ended = self.presence.take().map(|presence| presence.conn);
+    }
+
+    /// Whether an operator ended this connection.
+    pub fn was_ended(&self, conn: &ConnId) -> bool {
+        self.ended.as_ref() == Some(conn)
     }
 }
 

@@ -20,8 +20,8 @@ use crate::store::redis::scripts::{self, MARKS_MAX, MembershipCall, PublishCall,
 use crate::store::redis::{RedisStore, hashes};
 use crate::store::{
     Admission, AttrsChanged, Barred, Beat, Connect, Device, Event, Evicted, Forget, LegacyText, Mark, Marked,
-    MembershipChanged, NodeReport, Online, Page, PageLimit, Publish, Published, Receipt, SetStatus, Signalled,
-    StatusSet, Store, StoreError, Stored, timed,
+    MembershipChanged, NodeReport, Online, Page, PageLimit, Publish, Published, Receipt, Restored, SetStatus,
+    Signalled, StatusSet, Store, StoreError, Stored, timed,
 };
 
 /// Members of one step of a scan.
@@ -88,6 +88,13 @@ impl Store for RedisStore {
         let disconnecting = timed(StoreOp::Disconnect, self.scripts.disconnect(&keys, device, conn, settled));
         let (disconnected, ()) = tokio::join!(disconnecting, self.drop_conn(conn));
         disconnected
+    }
+
+    async fn restore(&self, shop: &ShopId, online: &Online) -> Result<Restored, StoreError> {
+        let keys = self.keys.shop(shop);
+        let restoring = timed(StoreOp::Restore, self.scripts.restore(&keys, online));
+        let (restored, ()) = tokio::join!(restoring, self.note_conn(shop, &online.device, &online.conn));
+        restored
     }
 
     async fn set_status(&self, shop: &ShopId, change: &SetStatus) -> Result<StatusSet, StoreError> {

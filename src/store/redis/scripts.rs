@@ -15,8 +15,8 @@ use crate::store::redis::keys::ShopKeys;
 use crate::store::redis::reply::{self, Reply};
 use crate::store::redis::script::Script;
 use crate::store::{
-    Admission, Beat, Connect, Connected, Evicted, Forget, Mark, Marked, MembershipChanged, NodeReport, PageLimit,
-    Published, SetStatus, StatusSet, StoreError,
+    Admission, Beat, Connect, Connected, Evicted, Forget, Mark, Marked, MembershipChanged, NodeReport, Online,
+    PageLimit, Published, Restored, SetStatus, StatusSet, StoreError,
 };
 
 /// Marks of one call of the script.
@@ -94,6 +94,7 @@ pub struct Scripts {
     mark_delivered: Script,
     connect: Script,
     disconnect: Script,
+    restore: Script,
     set_status: Script,
     read: Script,
     trim: Script,
@@ -116,6 +117,7 @@ impl Scripts {
             mark_delivered: Script::new("mark_delivered", include_str!("../../../lua/mark_delivered.lua")),
             connect: Script::new("connect", include_str!("../../../lua/connect.lua")),
             disconnect: Script::new("disconnect", include_str!("../../../lua/disconnect.lua")),
+            restore: Script::new("restore", include_str!("../../../lua/restore.lua")),
             set_status: Script::new("set_status", include_str!("../../../lua/set_status.lua")),
             read: Script::new("read", include_str!("../../../lua/read.lua")),
             trim: Script::new("trim", include_str!("../../../lua/trim.lua")),
@@ -218,6 +220,21 @@ impl Scripts {
         let keys = vec![shop.devices(), shop.online(), shop.cursors()];
         let args = vec![device.as_str().into(), conn.as_str().into(), settled.to_string().into()];
         yes_or_no(self.disconnect.run(&self.commands, keys, args).await?)
+    }
+
+    /// `restore.lua`
+    pub async fn restore(&self, shop: &ShopKeys, online: &Online) -> Result<Restored, StoreError> {
+        let keys = vec![shop.devices(), shop.online(), shop.barred()];
+        let Online { device, role, conn, node, since_ms } = online;
+        let who = [device.as_str(), conn.as_str(), node.as_str()].map(Value::from);
+        let args = who.into_iter().chain([number(*since_ms), role.as_str().into()]).collect();
+        let mut reply = self.restore.run(&self.commands, keys, args).await?;
+        match reply.number()? {
+            0 => Ok(Restored::Online),
+            1 => Ok(Restored::Taken),
+            2 => Ok(Restored::Refused),
+            code => Err(reply.unknown(code)),
+        }
     }
 
     /// `set_status.lua`, given the record of the entry that tells the others.

@@ -24,22 +24,6 @@ async fn a_node_that_is_killed_under_load_loses_nothing() {
 }
 
 #[tokio::test]
-async fn the_devices_of_a_dead_node_become_unknown_and_then_offline() {
-    let world = World::start(2).await;
-    let shop = unique("shop");
-    let _main = Login::main(&shop, "till").on(&world.url(0)).await;
-    let mut watcher = Login::sub(&shop, "hand").on(&world.url(1)).await;
-    world.nodes[0].sigkill();
-    for (within, state) in [(6, Some("unknown")), (14, None)] {
-        eventually(Duration::from_secs(within), &format!("the till to be {state:?}"), async || {
-            let online = watcher.request(json!({"op": "online", "role": "main"})).await;
-            online["devices"][0]["state"].as_str() == state
-        })
-        .await;
-    }
-}
-
-#[tokio::test]
 async fn a_node_that_is_stopped_for_a_while_loses_nothing() {
     let world = World::with(2, &[("TIMEOUTS_ACK", "5s")]).await;
     let load = Load::start(&world.urls(), 200).await;

@@ -185,3 +185,21 @@ fn a_bar_ends_the_presence_and_refuses_every_login_until_it_is_gone() {
     shop.cli("HDEL", "barred", &["d"]);
     assert_eq!(shop.connect("d", "main", "c3", "")[2], Value::Null, "nobody is replaced by its coming back");
 }
+
+#[test]
+fn a_presence_is_given_back_where_there_is_none_and_nobody_ended_it() {
+    let shop = Shop::fresh();
+    let restore = |conn: &str| shop.run("restore", &["devices", "online", "barred"], &["d", conn, "node", "7", "main"]);
+    assert_eq!(restore("c1"), json!(2), "it is not registered");
+    shop.connect("d", "main", "c1", "");
+    let presence = shop.cli("HGET", "online", &["d"]);
+    assert_eq!((restore("c1"), restore("c0")), (json!(0), json!(1)));
+    assert_eq!(shop.cli("HGET", "online", &["d"]), presence, "what is there stays");
+    shop.cli("HDEL", "online", &["d"]);
+    assert_eq!((restore("c1"), restore("c1"), restore("c2")), (json!(0), json!(0), json!(1)));
+    assert_eq!(shop.cli("HGET", "online", &["d"]), "c1\nnode\n7\nmain");
+    shop.evict("d", "", "");
+    assert_eq!((restore("c1"), restore("c2")), (json!(2), json!(0)), "only the connection that was ended");
+    shop.run("bar", &["barred", "devices", "online", "channel"], &["d", "pos", ""]);
+    assert_eq!((restore("c2"), restore("c3")), (json!(2), json!(2)));
+}

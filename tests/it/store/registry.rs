@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use shoprelay::ids::MessageId;
 use shoprelay::message::{Audience, Membership, Role};
-use shoprelay::store::{Connect, FeedEvent, Forget, Mark, Marked, Published};
+use shoprelay::store::{Connect, FeedEvent, Forget, Mark, Marked, Online, Published, Restored};
 
 use super::suite::{Bench, conformance, conn, connect, device, login, mark, message, read, shop, shop_ref, stored};
 
@@ -13,6 +13,7 @@ conformance! {
     an_expired_message_names_who_did_not_see_it,
     a_newer_login_takes_over_and_the_older_connection_is_told,
     a_late_disconnect_does_not_remove_the_newer_presence,
+    a_presence_is_given_back_to_nobody_but_a_connection_that_has_lost_it,
     a_device_seen_for_the_first_time_starts_at_the_head,
     a_device_is_found_by_its_name_as_the_list_shows_it,
     the_registry_keeps_what_a_device_told_of_itself,
@@ -69,6 +70,31 @@ async fn a_newer_login_takes_over_and_the_older_connection_is_told(bench: &mut B
     assert!(online[0].since_ms > 1_600_000_000_000 && online[0].role == Role::Main);
     let FeedEvent::Replaced { device: of, conn: old, .. } = bench.next().await else { panic!() };
     assert_eq!((of, old), (device("till"), conn("c1")));
+}
+
+async fn a_presence_is_given_back_to_nobody_but_a_connection_that_has_lost_it(bench: &mut Bench) {
+    let store = &*bench.store;
+    let online = |conn_name: &str| Online {
+        device: device("till"),
+        role: Role::Main,
+        conn: conn(conn_name),
+        node: "node".parse().unwrap(),
+        since_ms: 7,
+    };
+    let restore = async |conn_name: &str| store.restore(shop_ref(), &online(conn_name)).await.unwrap();
+    assert_eq!(restore("c1").await, Restored::Refused, "it is not registered");
+    connect(store, "till", Role::Main, "c1").await;
+    assert_eq!((restore("c1").await, restore("c0").await), (Restored::Online, Restored::Taken));
+    store.disconnect(&shop(), &device("till"), &conn("c1"), None).await.unwrap();
+    assert_eq!(restore("c2").await, Restored::Online);
+    assert_eq!(store.online(&shop()).await.unwrap(), [online("c2")]);
+    assert_eq!(restore("c1").await, Restored::Taken);
+    store.evict(&shop(), &device("till"), None, None).await.unwrap();
+    assert_eq!(restore("c2").await, Restored::Refused, "an operator ended it");
+    assert_eq!(store.online(&shop()).await.unwrap(), []);
+    connect(store, "till", Role::Main, "c3").await;
+    store.bar(&shop(), &device("till"), &"pos".parse().unwrap(), None).await.unwrap();
+    assert_eq!((restore("c3").await, restore("c4").await), (Restored::Refused, Restored::Refused));
 }
 
 async fn a_late_disconnect_does_not_remove_the_newer_presence(bench: &mut Bench) {
