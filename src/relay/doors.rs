@@ -16,11 +16,7 @@ pub struct Doors {
 
 impl Default for Doors {
     fn default() -> Doors {
-        Doors {
-            mains: AtomicUsize::new(0),
-            subs: AtomicUsize::new(0),
-            next_conn: AtomicU64::new(1),
-        }
+        Doors { mains: AtomicUsize::new(0), subs: AtomicUsize::new(0), next_conn: AtomicU64::new(1) }
     }
 }
 
