@@ -211,6 +211,8 @@ pub fn text(path: &Path) -> String {
 pub struct TlsClient {
     config: Arc<ClientConfig>,
     pub address: String,
+    /// What is sent before TLS begins.
+    preamble: Vec<u8>,
 }
 
 impl TlsClient {
@@ -245,13 +247,18 @@ impl TlsClient {
                 builder.with_client_auth_cert(chain, key).unwrap()
             }
         };
-        TlsClient { config: Arc::new(config), address: address.into() }
+        TlsClient { config: Arc::new(config), address: address.into(), preamble: Vec::new() }
     }
 
     /// The same with other settings.
     pub fn with(mut self, change: impl FnOnce(&mut ClientConfig)) -> TlsClient {
         change(Arc::make_mut(&mut self.config));
         self
+    }
+
+    /// The same, but this is sent before TLS begins, as a balancer does.
+    pub fn after(self, preamble: Vec<u8>) -> TlsClient {
+        TlsClient { preamble, ..self }
     }
 
     /// The same, but every handshake is a whole one.
@@ -265,8 +272,9 @@ impl TlsClient {
     /// Why it came to nothing; with TLS 1.3 a client hears of a refused certificate only when it reads.
     pub async fn stream(&self) -> Result<TlsStream<TcpStream>, String> {
         let shaking = async {
-            let stream = TcpStream::connect(&self.address).await?;
+            let mut stream = TcpStream::connect(&self.address).await?;
             stream.set_nodelay(true)?;
+            stream.write_all(&self.preamble).await?;
             let name = "localhost".try_into().expect("a name");
             TlsConnector::from(self.config.clone()).connect(name, stream).await
         };

@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::answer;
-use crate::harness::{Login, NodeProcess, RawSocket, SOON, World, eventually, unique};
+use crate::harness::tls::TlsFiles;
+use crate::harness::{Encoding, Login, NodeProcess, RawSocket, SOON, TlsClient, World, eventually, unique};
 
 const TWO: (&str, &str) = ("LIMITS_ADDRESS_CONNECTIONS", "2");
 
@@ -123,6 +124,24 @@ async fn a_trusted_proxy_says_whose_a_request_is_and_a_client_cannot_make_it_ano
         assert_eq!(answer(&head).0, if n < 2 { 101 } else { 503 }, "{head}");
         held.push(socket);
     }
+}
+
+#[tokio::test]
+async fn a_proxy_header_comes_before_tls_and_counts_there_too() {
+    let files = TlsFiles::new();
+    let given = files.settings();
+    let mut settings: Vec<(&str, &str)> = given.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    settings.extend([TWO, ("PROXY_PROTOCOL", "true")]);
+    let world = World::embedded(&settings).await;
+    let client = TlsClient::new(world.nodes[0].tls_listen(), &files.authority.pem(), None);
+    assert!(client.device(Encoding::Json).await.is_err(), "it came without a header");
+    let client = client.after(from([192, 0, 2, 1]));
+    let mut device = client.device(Encoding::Json).await.unwrap();
+    assert_eq!(device.request(Login::main(&unique("shop"), "till").op()).await["op"], "welcome");
+    let _second = client.device(Encoding::Json).await.unwrap();
+    let refused = client.device(Encoding::Json).await.map(drop).unwrap_err();
+    assert!(refused.contains("503"), "{refused}");
+    assert!(client.after(from([192, 0, 2, 2])).device(Encoding::Json).await.is_ok());
 }
 
 /// The old server's routes need no key on a loopback address; that they came through a proxy there makes
