@@ -235,15 +235,20 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         version = env!("CARGO_PKG_VERSION"),
         "ready"
     );
-    loop {
+    let is_interrupted = loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break false,
+            _ = interrupt.recv() => break true,
             _ = hangup.recv() => node.reload().await,
             () = node.failed() => return Err("a part of the node has failed; start it anew".into()),
         }
-    }
+    };
+    // Who presses Ctrl-C on the only node need not wait for devices that have nowhere to go.
+    let is_at_once = is_interrupted && node.is_alone().await;
     let hurry = async {
+        if is_at_once {
+            return;
+        }
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

@@ -75,7 +75,7 @@ pub async fn run(options: Options) -> Result<Summary, DemoError> {
     let mut ends = Ends::listen()?;
     let node = start(&options, &directory).await?;
     let shown = show(&node, &options, &mut ends).await;
-    node.stop(std::future::pending()).await;
+    node.stop(std::future::ready(())).await;
     let summary = shown?;
     view::print(&summary.to_string())?;
     Ok(summary)

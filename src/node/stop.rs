@@ -4,7 +4,6 @@
 //! [`Drain`](crate::relay::Drain). Called by whoever runs the node.
 
 use std::future::Future;
-use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -25,18 +24,18 @@ const FLUSH_WAIT: Duration = Duration::from_secs(5);
 impl Node {
     /// Stops within the drain window: the node is unready at once, goes on for a part of the window,
     /// takes nobody in from then on and sends its sessions elsewhere, each at a moment of its own; who is
-    /// still here at the end is closed. Then the last proofs and events are written. Without sessions,
-    /// without another node to send them to, or once `hurry` is there, all of it is done at once.
+    /// still here at the end is closed. Then the last proofs and events are written. Without sessions, or once
+    /// `hurry` is there, all of it is done at once.
     pub async fn stop(mut self, hurry: impl Future<Output = ()>) {
         self.probes.is_stopping.store(true, Ordering::Relaxed);
         metrics::draining();
         let sessions = self.sessions();
-        let window = self.window(sessions).await;
+        let window = if sessions == 0 { Duration::ZERO } else { self.drain_window };
         info!(sessions, ?window, "stopping");
-        let mut hurry = pin!(hurry);
         tokio::select! {
+            biased;
+            () = hurry => info!("every connection is closed now"),
             () = self.send_elsewhere(window) => {}
-            () = &mut hurry => info!("told again to stop: every connection is closed now"),
         }
         self.close_all().await;
         self.write_last().await;
@@ -53,19 +52,14 @@ impl Node {
         self.relay.doors.sessions(Role::Main) + self.relay.doors.sessions(Role::Sub)
     }
 
-    /// How long the connections have to move. Nothing where there is nowhere to go: then devices are
-    /// better served by a node that is back soon.
-    async fn window(&self, sessions: usize) -> Duration {
-        if sessions == 0 || self.drain_window.is_zero() {
-            return Duration::ZERO;
-        }
-        // A node that was started to take this one's place may not have been heard of yet.
+    /// Whether no other node is known to live, so that devices have nowhere else to go.
+    pub async fn is_alone(&self) -> bool {
+        // One that was started to take this one's place may not have been heard of yet.
         if let Ok(Ok(beats)) = timeout(BEAT, self.relay.store.beat(&self.id, &report(&self.relay))).await {
             self.relay.nodes.on_beats(beats, Instant::now());
         }
         let live = self.relay.nodes.live(Instant::now());
-        let has_other = live.iter().any(|live| live.node != self.id && live.state == PresenceState::Online);
-        if has_other { self.drain_window } else { Duration::ZERO }
+        !live.iter().any(|live| live.node != self.id && live.state == PresenceState::Online)
     }
 
     /// Ends at the end of the window, or when the last connection has gone.

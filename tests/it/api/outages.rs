@@ -100,7 +100,7 @@ async fn a_node_that_stops_answers_the_requests_that_are_under_way() {
     let mut go_on = [0; 25];
     stream.read_exact(&mut go_on).await.unwrap();
     assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
-    world.nodes[0].sigterm();
+    world.nodes[0].sigint();
     assert_eq!(till.close_code().await.0, 1012);
     stream.write_all(body.as_bytes()).await.unwrap();
     let mut answer = String::new();

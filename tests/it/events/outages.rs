@@ -141,7 +141,7 @@ async fn a_node_stops_in_time_although_redis_is_away_and_says_that_events_are_lo
     let mut world = world_with_events(1, &[]).await;
     let socket = RawSocket::open(&world.url(0)).await;
     world.redis().pause();
-    world.nodes[0].sigterm();
+    world.nodes[0].sigint();
     assert!(world.nodes[0].wait_exit().await.success());
     let log = world.nodes[0].log_text();
     assert!(log.contains("some events could not be written"), "{log}");

@@ -245,7 +245,7 @@ async fn a_node_that_stops_writes_the_close_of_every_connection_before_it_leaves
     proxy.delay(Duration::from_secs(1));
     sockets.push(RawSocket::open(&node.ws_url()).await);
     eventually(SOON, "a connect whose answer is late", async || stream.entries().len() == 21).await;
-    node.sigterm();
+    node.sigint();
     for mut socket in sockets {
         assert_eq!(socket.close_code().await.0, 1012);
     }

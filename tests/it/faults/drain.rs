@@ -155,21 +155,34 @@ async fn a_second_signal_hurries_a_draining_node() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_to_stop_at_once_or_has_no_other_to_send_devices_to_closes_them_at_once() {
+async fn a_node_without_a_window_or_interrupted_where_there_is_no_other_closes_its_connections_at_once() {
     let worlds = [
-        World::with(2, &[("DRAIN_WINDOW", "0s")]).await,
-        World::with(1, &[("DRAIN_WINDOW", "10m")]).await,
-        World::embedded(&[("DRAIN_WINDOW", "10m")]).await,
+        (World::with(2, &[("DRAIN_WINDOW", "0s")]).await, NodeProcess::sigterm as fn(&NodeProcess)),
+        (World::with(1, &[("DRAIN_WINDOW", "10m")]).await, NodeProcess::sigint),
+        (World::embedded(&[("DRAIN_WINDOW", "10m")]).await, NodeProcess::sigint),
     ];
-    for mut world in worlds {
+    for (mut world, stop) in worlds {
         let mut main = Login::main(&unique("shop"), "till").on(&world.url(0)).await;
-        world.nodes[0].sigterm();
+        stop(&world.nodes[0]);
         let (code, reason) = main.close_code().await;
         assert_eq!(code, 1012);
         assert!((100..3100).contains(&retry_after_ms(&reason)), "{reason}");
         drop(main);
         assert_eq!(world.nodes[0].wait_exit().await.code(), Some(0));
     }
+}
+
+#[tokio::test]
+async fn the_only_node_tells_its_devices_and_serves_them_to_the_end_of_the_window() {
+    let mut world = World::embedded(&[("DRAIN_WINDOW", "5s")]).await;
+    let shop = unique("shop");
+    let mut main = Login::main(&shop, "till").on(&world.url(0)).await;
+    world.nodes[0].sigterm();
+    goaway(&mut main).await;
+    assert_eq!(main.request(json!({"op": "list"})).await["op"], "messages");
+    assert_eq!(main.close_code().await.0, 1012);
+    drop(main);
+    assert_eq!(world.nodes[0].wait_exit().await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -136,7 +136,7 @@ async fn a_device_that_answers_no_ping_is_too_slow() {
 
 #[tokio::test]
 async fn a_redeploy_loses_nothing() {
-    let mut world = world(2).await;
+    let mut world = World::with(2, &[("LEGACY", "true"), ("DRAIN_WINDOW", "2s")]).await;
     let shop = unique("shop");
     let mut till = LegacyDevice::log_in(address(&world, 0), json!(shop), json!("till"), "主").await;
     till.expect_nothing().await;
