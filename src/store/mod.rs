@@ -47,6 +47,8 @@ pub struct StoreSettings {
     pub attrs_bytes_max: usize,
     /// Entries that the event stream holds, roughly: `limits.events`.
     pub events_max: u64,
+    /// Replicas that have to have what was written before it is answered: `store_wait_replicas`.
+    pub wait_replicas: u32,
 }
 
 /// A call that did not do, or may not have done, what it should.

@@ -66,6 +66,7 @@ pub fn settings() -> StoreSettings {
         device_groups_max: 3,
         attrs_bytes_max: 200,
         events_max: 1000,
+        wait_replicas: 0,
     }
 }
 
