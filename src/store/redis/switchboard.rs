@@ -326,7 +326,8 @@ impl Switchboard {
         let subscribed =
             self.channels.iter().chain(&self.probe.channel).filter(|channel| !self.missing.contains(*channel));
         let own = subscribed.count();
-        if held.is_some_and(|held| held < own) {
+        // A connection that is new holds none yet, and its news is on its way.
+        if held.is_some_and(|held| held < own) && self.reconnects.is_empty() {
             tracing::info!(held, expected = own, "the server dropped channels; all are subscribed once more");
             self.wires.fleet.doubted.notify_one();
             self.suspect.get_or_insert(Some(GapCause::Moved));

@@ -71,7 +71,8 @@ async fn a_broadcast_is_heard_on_every_node_and_again_after_each_reconnect() {
         }
         redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
         for bench in [&mut one, &mut other] {
-            assert!(matches!(bench.next().await, FeedEvent::Gap(GapCause::Reconnected)));
+            let told = bench.next().await;
+            assert!(matches!(told, FeedEvent::Gap(GapCause::Reconnected)), "{told:?}");
         }
     }
     assert_eq!(redis.cli(&["PUBSUB", "SHARDCHANNELS", "*:all"]).lines().count(), 1);
