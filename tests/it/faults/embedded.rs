@@ -4,21 +4,23 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use super::nodes::Load;
-use crate::harness::{Login, NodeProcess, World, unique};
+use crate::harness::{Fault, Login, NodeProcess, World, unique};
 
 #[tokio::test]
 async fn a_node_on_an_embedded_store_that_is_killed_under_load_loses_nothing() {
     let mut world = World::embedded(&[]).await;
     let urls = world.urls();
     let load = Load::start(&urls, 150).await;
+    let mut fault = Fault::begin("embedded-node-killed-twice");
     for accepted in [40, 90] {
         load.publishers[0].wait_accepted(accepted).await;
         world.nodes[0].sigkill();
         world.nodes[0].wait_exit().await;
         world.nodes[0] = NodeProcess::start(&world.options).await;
         urls.replace(0, world.nodes[0].ws_url());
+        fault.over();
     }
-    load.assert_nothing_lost().await;
+    load.assert_survived(fault).await;
 }
 
 #[tokio::test]

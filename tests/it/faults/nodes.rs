@@ -1,15 +1,15 @@
 //! Nodes that die, stop, or leave in good order.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Encoding, Id, Login, NodeProcess, Publisher, Recorder, SOON, Urls, World, eventually, unique};
+use crate::harness::{
+    Encoding, Fault, Id, Login, NodeProcess, Publisher, Recorder, SOON, Summary, Urls, World, eventually, unique,
+};
 
 /// Mains and publishers of one shop, spread over the nodes.
 pub(super) struct Load {
-    shop: String,
     mains: Vec<Recorder>,
     pub(super) publishers: Vec<Publisher>,
 }
@@ -28,22 +28,13 @@ impl Load {
             Publisher::start(login, urls, count, Duration::from_millis(10), json!({"type": "add", "data": {"from": n}}))
         };
         let publishers = (0..3).map(publish).collect();
-        Load { shop, mains, publishers }
+        Load { mains, publishers }
     }
 
     /// Waits for the end and checks that every main got exactly what was accepted, in order.
-    pub(super) async fn assert_nothing_lost(self) {
-        let mut accepted = BTreeSet::new();
-        for publisher in self.publishers {
-            accepted.extend(publisher.finish().await);
-        }
-        for main in self.mains {
-            main.wait_for(&accepted, 3 * SOON).await;
-            let record = main.stop().await;
-            record.assert_exactly(&accepted);
-            record.assert_ordered();
-            record.assert_unbroken(&accepted);
-        }
+    pub(super) async fn assert_survived(self, mut fault: Fault) -> Summary {
+        fault.shop(self.publishers, self.mains).await;
+        fault.assert_survived()
     }
 }
 
@@ -52,11 +43,11 @@ async fn a_node_that_is_killed_under_load_loses_nothing() {
     let mut world = World::start(2).await;
     let load = Load::start(&world.urls(), 200).await;
     load.publishers[0].wait_accepted(60).await;
+    let fault = Fault::begin("node-killed");
     world.nodes[0].sigkill();
     let status = world.nodes[0].wait_exit().await;
     assert!(!status.success());
-    load.publishers[0].wait_accepted(120).await;
-    load.assert_nothing_lost().await;
+    load.assert_survived(fault).await;
 }
 
 #[tokio::test]
@@ -80,12 +71,14 @@ async fn a_node_that_is_stopped_for_a_while_loses_nothing() {
     let world = World::with(2, &[("TIMEOUTS_ACK", "5s")]).await;
     let load = Load::start(&world.urls(), 200).await;
     load.publishers[1].wait_accepted(40).await;
+    let mut fault = Fault::begin("node-stopped-for-a-while");
     world.nodes[0].pause();
     // The subs of the other node go on meanwhile; those of this one wait in their requests.
     let went_on = async || load.publishers.iter().map(|publisher| publisher.accepted().len()).sum::<usize>() >= 200;
     eventually(3 * SOON, "the other node to serve on", went_on).await;
     world.nodes[0].resume();
-    load.assert_nothing_lost().await;
+    fault.over();
+    load.assert_survived(fault).await;
 }
 
 #[tokio::test]
@@ -93,10 +86,12 @@ async fn a_node_that_is_terminated_under_load_loses_nothing() {
     let mut world = World::with(2, &[("DRAIN_WINDOW", "3s")]).await;
     let load = Load::start(&world.urls(), 200).await;
     load.publishers[0].wait_accepted(60).await;
+    let mut fault = Fault::begin("node-terminated");
     world.nodes[0].sigterm();
     let status = world.nodes[0].wait_exit().await;
+    fault.over();
     assert_eq!(status.code(), Some(0), "{}", world.nodes[0].log_text());
-    load.assert_nothing_lost().await;
+    load.assert_survived(fault).await;
 }
 
 #[tokio::test]
@@ -136,13 +131,14 @@ async fn a_restarted_node_serves_the_shops_it_served_before() {
     let mut world = World::start(2).await;
     let urls = world.urls();
     let load = Load::start(&urls, 200).await;
+    let mut fault = Fault::begin("both-nodes-killed-and-restarted-in-turn");
     for index in [0, 1] {
         load.publishers[0].wait_accepted(50 + index * 70).await;
         world.nodes[index].sigkill();
         world.nodes[index].wait_exit().await;
         world.nodes[index] = NodeProcess::start(&world.options).await;
         urls.replace(index, world.nodes[index].ws_url());
+        fault.over();
     }
-    assert!(!load.shop.is_empty());
-    load.assert_nothing_lost().await;
+    load.assert_survived(fault).await;
 }

@@ -1,12 +1,11 @@
 //! Pushes that get lost while the subscription looks fine.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::harness::{
-    Device, Id, Login, NodeOptions, NodeProcess, Publisher, Recorder, RedisProxy, SOON, Urls, eventually, unique,
+    Device, Fault, Id, Login, NodeOptions, NodeProcess, Publisher, Recorder, RedisProxy, SOON, Urls, eventually, unique,
 };
 use crate::redis_server::RedisServer;
 
@@ -78,6 +77,7 @@ async fn every_third_push_lost_under_load_changes_nothing_for_the_devices() {
     let urls = Urls::new([node.ws_url()]);
     let shop = unique("shop");
     let main = Recorder::logged_in(Login::main(&shop, "till"), &urls, 0).await;
+    let mut fault = Fault::begin("every-third-push-lost");
     let (channel, count) = (shop.clone().into_bytes(), std::sync::atomic::AtomicU64::new(0));
     proxy.drop_pushes_where(u64::MAX, move |push| {
         let is_shop = push.channel.windows(channel.len()).any(|part| part == channel);
@@ -94,15 +94,9 @@ async fn every_third_push_lost_under_load_changes_nothing_for_the_devices() {
             )
         })
         .collect();
-    let mut accepted = BTreeSet::new();
-    for publisher in publishers {
-        accepted.extend(publisher.finish().await);
-    }
-    main.wait_for(&accepted, 2 * SOON).await;
-    let record = main.stop().await;
-    record.assert_exactly(&accepted);
-    record.assert_unbroken(&accepted);
-    assert_eq!(record.connections.len(), 1);
+    let records = fault.shop(publishers, [main]).await;
+    fault.assert_survived();
+    assert_eq!(records[0].connections.len(), 1);
     assert!(proxy.dropped_pushes() >= 90, "{} pushes were lost", proxy.dropped_pushes());
 }
 

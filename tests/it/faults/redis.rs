@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Device, Id, Login, NodeOptions, NodeProcess, Publisher, Recorder, RedisProxy, SOON, Urls, World, eventually, id_of,
-    two_nodes, unique,
+    Device, Fault, Id, Login, NodeOptions, NodeProcess, Publisher, Recorder, RedisProxy, SOON, Urls, World, eventually,
+    id_of, two_nodes, unique,
 };
 use crate::redis_server::RedisServer;
 
@@ -106,19 +106,16 @@ async fn redis_that_is_killed_and_restarted_loses_nothing_that_was_accepted() {
     let publisher =
         Publisher::start(Login::sub(&shop, "hand"), &urls, 300, Duration::from_millis(5), json!({"type": "add"}));
     publisher.wait_accepted(100).await;
+    let mut fault = Fault::begin("redis-killed-and-restarted");
     redis.kill();
     for node in &nodes {
         eventually(SOON, "the node to be unready", async || !node.is_ready().await).await;
     }
     redis.restart();
-    let accepted = publisher.finish().await;
-    for main in mains {
-        main.wait_for(&accepted, 3 * SOON).await;
-        let record = main.stop().await;
-        record.assert_exactly(&accepted);
-        record.assert_unbroken(&accepted);
-        assert_eq!(record.connections.len(), 1, "sockets stay");
-    }
+    fault.over();
+    let records = fault.shop([publisher], mains).await;
+    fault.assert_survived();
+    assert!(records.iter().all(|record| record.connections.len() == 1), "sockets stay");
 }
 
 #[tokio::test]
@@ -132,18 +129,15 @@ async fn killing_the_subscribers_under_load_loses_nothing() {
     ];
     let publisher =
         Publisher::start(Login::sub(&shop, "hand"), &urls, 400, Duration::from_millis(2), json!({"type": "add"}));
+    let mut fault = Fault::begin("client-kill-pubsub");
     for count in [50, 150, 250, 350] {
         publisher.wait_accepted(count).await;
         world.redis().cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        fault.over();
     }
-    let accepted = publisher.finish().await;
-    for main in mains {
-        main.wait_for(&accepted, 2 * SOON).await;
-        let record = main.stop().await;
-        record.assert_exactly(&accepted);
-        record.assert_unbroken(&accepted);
-        assert_eq!(record.connections.len(), 1, "no device noticed");
-    }
+    let records = fault.shop([publisher], mains).await;
+    fault.assert_survived();
+    assert!(records.iter().all(|record| record.connections.len() == 1), "no device noticed");
 }
 
 #[tokio::test]
@@ -156,6 +150,7 @@ async fn a_way_to_redis_that_is_cut_again_and_again_loses_and_doubles_nothing() 
     let main = Recorder::logged_in(Login::main(&shop, "till"), &urls, 0).await;
     let publisher =
         Publisher::start(Login::sub(&shop, "hand"), &urls, 200, Duration::from_millis(5), json!({"type": "add"}));
+    let mut fault = Fault::begin("replies-swallowed-and-the-way-cut");
     for count in [30, 70, 110, 150] {
         publisher.wait_accepted(count).await;
         // The store carries commands out whose replies never arrive, and then the connection is gone.
@@ -164,13 +159,11 @@ async fn a_way_to_redis_that_is_cut_again_and_again_loses_and_doubles_nothing() 
         eventually(SOON, "a reply to be swallowed", async || proxy.swallowed_replies() > swallowed).await;
         proxy.cut();
         proxy.swallow_replies(false);
+        fault.over();
     }
-    let accepted = publisher.finish().await;
-    main.wait_for(&accepted, 2 * SOON).await;
-    let record = main.stop().await;
     // Each key was stored once, though some of them were sent twice.
-    record.assert_exactly(&accepted);
-    record.assert_unbroken(&accepted);
+    fault.shop([publisher], [main]).await;
+    fault.assert_survived();
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -14,9 +14,18 @@ use super::recorder::Urls;
 use super::wire::{Id, id_of};
 use super::{eventually, unique};
 
+/// A message that was accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Published {
+    pub id: Id,
+    /// When it was first tried, and when it was accepted.
+    pub asked_at: Instant,
+    pub accepted_at: Instant,
+}
+
 /// A sender in the background.
 pub struct Publisher {
-    accepted: Arc<Mutex<Vec<Id>>>,
+    accepted: Arc<Mutex<Vec<Published>>>,
     task: JoinHandle<()>,
 }
 
@@ -30,7 +39,7 @@ impl Publisher {
 
     /// The ids of what has been accepted so far.
     pub fn accepted(&self) -> BTreeSet<Id> {
-        self.accepted.lock().expect("no panic holds it").iter().copied().collect()
+        self.accepted.lock().expect("no panic holds it").iter().map(|accepted| accepted.id).collect()
     }
 
     /// Waits until so many have been accepted.
@@ -46,12 +55,20 @@ impl Publisher {
     ///
     /// # Panics
     /// Where something was refused for good, or one id was given twice.
-    pub async fn finish(mut self) -> BTreeSet<Id> {
+    pub async fn finish(self) -> BTreeSet<Id> {
+        self.finish_journal().await.iter().map(|accepted| accepted.id).collect()
+    }
+
+    /// As [`Publisher::finish`], with the times, in the order of acceptance.
+    ///
+    /// # Panics
+    /// As [`Publisher::finish`].
+    pub async fn finish_journal(mut self) -> Vec<Published> {
         (&mut self.task).await.expect("every notify was accepted in the end");
         let accepted = self.accepted.lock().expect("no panic holds it").clone();
-        let distinct: BTreeSet<Id> = accepted.iter().copied().collect();
+        let distinct: BTreeSet<Id> = accepted.iter().map(|accepted| accepted.id).collect();
         assert_eq!(distinct.len(), accepted.len(), "two keys got one id");
-        distinct
+        accepted
     }
 }
 
@@ -69,20 +86,22 @@ struct Publish {
 }
 
 impl Publish {
-    async fn run(mut self, count: usize, pace: Duration, fields: Value, accepted: Arc<Mutex<Vec<Id>>>) {
+    async fn run(mut self, count: usize, pace: Duration, fields: Value, accepted: Arc<Mutex<Vec<Published>>>) {
         let run = unique("key");
         let mut ticks = tokio::time::interval(pace.max(Duration::from_millis(1)));
         for n in 0..count {
             ticks.tick().await;
             let mut notify = op("notify", fields.clone());
             notify["key"] = format!("{run}-{n}").into();
+            let asked_at = Instant::now();
             let answer = loop {
                 match self.ask(&notify).await {
                     Ok(answer) => break answer,
                     Err(wait) => tokio::time::sleep(wait).await,
                 }
             };
-            accepted.lock().expect("no panic holds it").push(id_of(&answer, "id"));
+            let published = Published { id: id_of(&answer, "id"), asked_at, accepted_at: Instant::now() };
+            accepted.lock().expect("no panic holds it").push(published);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -43,14 +43,21 @@ pub struct Connection {
     pub url: String,
     pub welcome: Value,
     /// Every `message` and `status`, in the order in which they came.
-    pub entries: Vec<Value>,
+    pub entries: Vec<Entry>,
     /// How it ended; nothing while it lasts or where the recorder left.
     pub end: Option<Event>,
 }
 
+/// A `message` or `status`, and when it came.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub at: Instant,
+    pub op: Value,
+}
+
 impl Connection {
     fn ids(&self) -> Vec<Id> {
-        self.entries.iter().map(|entry| id_of(entry, "id")).collect()
+        self.entries.iter().map(|entry| id_of(&entry.op, "id")).collect()
     }
 }
 
@@ -65,7 +72,7 @@ impl Record {
     /// The ids of all entries with this op, `message` or `status`, over all connections.
     pub fn ids(&self, op: &str) -> BTreeSet<Id> {
         let entries = self.connections.iter().flat_map(|connection| &connection.entries);
-        entries.filter(|entry| entry["op"] == op).map(|entry| id_of(entry, "id")).collect()
+        entries.filter(|entry| entry.op["op"] == op).map(|entry| id_of(&entry.op, "id")).collect()
     }
 
     /// Checks that each connection was sent ids above its cursor, ascending, each once.
@@ -307,7 +314,8 @@ impl Stay {
             match op["op"].as_str() {
                 Some("message" | "status") => {
                     let id = id_of(&op, "id").to_string();
-                    self.with(index, |connection| connection.entries.push(op));
+                    let entry = Entry { at: Instant::now(), op };
+                    self.with(index, |connection| connection.entries.push(entry));
                     entries += 1;
                     if self.acks == Acks::Each || entries % 3 == 0 {
                         let ack = serde_json::json!({"op": "ack", "id": id});
