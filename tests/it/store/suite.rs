@@ -70,13 +70,22 @@ pub fn settings() -> StoreSettings {
     }
 }
 
-/// Makes two tests of each: one on Redis, one embedded.
+/// Makes three tests of each: on one Redis, on a cluster, and embedded.
 macro_rules! conformance {
     ($($name:ident),+ $(,)?) => {
         mod on_redis {
             $(#[tokio::test]
             async fn $name() {
                 let url = crate::redis_server::RedisServer::shared().url();
+                let mut bench = crate::store::suite::Bench::on_redis(&url).await;
+                super::$name(&mut bench).await;
+                bench.store.close().await;
+            })+
+        }
+        mod on_a_cluster {
+            $(#[tokio::test]
+            async fn $name() {
+                let url = crate::redis_server::cluster::RedisCluster::shared().url();
                 let mut bench = crate::store::suite::Bench::on_redis(&url).await;
                 super::$name(&mut bench).await;
                 bench.store.close().await;
