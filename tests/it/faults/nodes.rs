@@ -16,15 +16,18 @@ pub(super) struct Load {
 
 impl Load {
     pub(super) async fn start(urls: &Urls, count: usize) -> Load {
-        let shop = unique("shop");
+        Load::of_shop(&unique("shop"), urls, count).await
+    }
+
+    pub(super) async fn of_shop(shop: &str, urls: &Urls, count: usize) -> Load {
         let mut mains = Vec::new();
         for n in 0..4 {
             let encoding = if n % 2 == 0 { Encoding::Json } else { Encoding::MsgPack };
-            let login = Login::main(&shop, &format!("till-{n}")).encoding(encoding);
+            let login = Login::main(shop, &format!("till-{n}")).encoding(encoding);
             mains.push(Recorder::logged_in(login, urls, n).await);
         }
         let publish = |n: usize| {
-            let login = Login::sub(&shop, &format!("hand-{n}"));
+            let login = Login::sub(shop, &format!("hand-{n}"));
             Publisher::start(login, urls, count, Duration::from_millis(10), json!({"type": "add", "data": {"from": n}}))
         };
         let publishers = (0..3).map(publish).collect();

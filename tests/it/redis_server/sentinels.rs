@@ -1,5 +1,6 @@
 //! A primary with replicas, and sentinels that put one of these in its place when it dies.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use super::{RedisServer, SERVER_MAX};
@@ -17,6 +18,12 @@ pub struct RedisSentinels {
 }
 
 impl RedisSentinels {
+    /// Those that tests share which break nothing.
+    pub fn shared() -> &'static RedisSentinels {
+        static SHARED: LazyLock<RedisSentinels> = LazyLock::new(|| RedisSentinels::start(&[]));
+        &SHARED
+    }
+
     /// A primary, two replicas and three sentinels, which take a server for dead that is silent for a second.
     pub fn start(options: &[&str]) -> RedisSentinels {
         let soon = ["--repl-diskless-sync-delay", "0"];
