@@ -40,6 +40,8 @@ async fn a_primary_of_a_cluster_that_is_killed_loses_nothing_and_the_others_serv
     others.publishers[0].wait_accepted(before + 20).await;
     let slot = cluster.slot(&dying);
     eventually(3 * SOON, "a replica in its place", async || cluster.owner(slot, 0) == 4).await;
+    // It comes back as a replica of who took its place, and there is something to wait for again.
+    cluster.servers[1].restart();
     fault.over();
     load.assert_survived(fault).await;
     let survived = others.assert_survived(other).await;

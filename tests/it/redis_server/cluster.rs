@@ -127,14 +127,13 @@ impl RedisCluster {
         assert_eq!(source.cli(&["CLUSTER", "SETSLOT", &text, "MIGRATING", &target_id]), "OK");
         let port = target.port().to_string();
         loop {
-            let keys = source.cli(&["CLUSTER", "GETKEYSINSLOT", &text, "2"]);
+            let keys = source.cli(&["CLUSTER", "GETKEYSINSLOT", &text, "100"]);
             if keys.is_empty() {
                 break;
             }
             let keys: Vec<&str> = keys.lines().collect();
             let migrated = source.cli(&[&["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"], &keys[..]].concat());
             assert!(["OK", "NOKEY"].contains(&&*migrated), "{migrated}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for server in [target, source].into_iter().chain(self.servers.iter().take(self.primaries)) {
             assert_eq!(server.cli(&["CLUSTER", "SETSLOT", &text, "NODE", &target_id]), "OK");
