@@ -263,6 +263,11 @@ impl Feed {
     async fn read_log(&self, room: &Arc<Room>) -> Result<(), StoreError> {
         loop {
             let Some(reading) = room.begin_reading() else { return Ok(()) };
+            // A log that was rewound may have grown past the room's position since; what it holds below that
+            // would be skipped.
+            if reading.from != MessageId::ZERO && self.store.has_lost(room.shop(), reading.from).await? {
+                return self.rewind(room).await;
+            }
             let mut through = reading.from;
             loop {
                 metrics::catchup_page();

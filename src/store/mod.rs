@@ -262,6 +262,10 @@ pub trait Store: Send + Sync {
     /// The newest id of each shop's log, in order; [`MessageId::ZERO`] for an empty one.
     async fn heads(&self, shops: &[ShopId]) -> Result<Vec<MessageId>, StoreError>;
 
+    /// Whether the log holds entries older than this one, which was in it, and not this one. Entries go in
+    /// the order of their age, so the log is not the one that this one was in: it was rewound.
+    async fn has_lost(&self, shop: &ShopId, id: MessageId) -> Result<bool, StoreError>;
+
     /// The registered devices of a shop, in the order of their ids.
     async fn devices(&self, shop: &ShopId) -> Result<Vec<Device>, StoreError>;
 

@@ -100,6 +100,11 @@ impl Store for EmbeddedStore {
         timed(StoreOp::Heads, self.query("heads", move |view| queries::heads(view, &shops))).await
     }
 
+    /// Never: what is in the file stays there until it is trimmed.
+    async fn has_lost(&self, _: &ShopId, _: MessageId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     async fn devices(&self, shop: &ShopId) -> Result<Vec<Device>, StoreError> {
         let shop = shop.clone();
         timed(StoreOp::Devices, self.query("devices", move |view| queries::devices(view, &shop))).await

@@ -126,6 +126,14 @@ impl Address {
         Ok(Address { config, seeds })
     }
 
+    /// How this sentinel is spoken to; None where the address names none.
+    pub fn of_sentinel(&self, place: &Server) -> Option<Config> {
+        let ServerConfig::Sentinel { username, password, .. } = &self.config.server else { return None };
+        let (username, password) = (username.clone(), password.clone());
+        let server = ServerConfig::Centralized { server: place.clone() };
+        Some(Config { server, username, password, database: None, ..self.config.clone() })
+    }
+
     /// How this server of a cluster is spoken to: by itself, for it is we who know the way.
     pub fn of_server(&self, server: &Server) -> Config {
         let server = ServerConfig::Centralized { server: server.clone() };

@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fred::clients::{Client, SubscriberClient};
-use fred::error::Error;
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
-use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, UnresponsiveConfig};
+use fred::types::config::{
+    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, ServerConfig, UnresponsiveConfig,
+};
 use fred::types::{Builder, InfoKind};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -76,6 +78,34 @@ impl Maker {
     /// Servers of the cluster that the address names; none where it is no cluster's.
     pub fn seeds(&self) -> &[Server] {
         &self.address.seeds
+    }
+
+    /// The sentinels that the address names; None where it is not theirs.
+    pub fn sentinels(&self) -> Option<&[Server]> {
+        match &self.address.config.server {
+            ServerConfig::Sentinel { hosts, .. } => Some(hosts),
+            _ => None,
+        }
+    }
+
+    /// What the sentinels call the primary with its replicas; empty where there are none.
+    pub fn service(&self) -> &str {
+        match &self.address.config.server {
+            ServerConfig::Sentinel { service_name, .. } => service_name,
+            _ => "",
+        }
+    }
+
+    /// One connection to a sentinel.
+    ///
+    /// # Errors
+    /// Where it cannot be reached.
+    pub async fn visit_sentinel(&self, place: &Server) -> Result<Visit, Error> {
+        let config = self.address.of_sentinel(place);
+        let config = config.ok_or_else(|| Error::new(ErrorKind::Config, "the address names no sentinels"))?;
+        let client = self.builder(config).build()?;
+        let driver = client.init().await?;
+        Ok(Visit { client, driver })
     }
 
     /// The connections to the one server there is, or to the one that the sentinels name; there when this

@@ -108,6 +108,17 @@ impl Store for RedisStore {
         timed(StoreOp::Heads, self.all_heads(shops)).await
     }
 
+    async fn has_lost(&self, shop: &ShopId, id: MessageId) -> Result<bool, StoreError> {
+        let args = [id.to_string(), "-".to_owned(), "COUNT".to_owned(), "1".to_owned()];
+        let ask = Ask::new("XREVRANGE", self.keys.shop(shop).log(), args);
+        let mut reply = timed(StoreOp::Heads, self.fleet.ask(Line::Reads, ask)).await?;
+        if reply.is_empty() {
+            return Ok(false);
+        }
+        let newest: MessageId = Reply::new("xrevrange", reply.value()?).parsed()?;
+        Ok(newest < id)
+    }
+
     async fn devices(&self, shop: &ShopId) -> Result<Vec<Device>, StoreError> {
         timed(StoreOp::Devices, self.all_devices(shop)).await
     }
@@ -286,8 +297,8 @@ impl Store for RedisStore {
 
     async fn close(&self) {
         self.subscriptions.close().await;
-        if let Some(surveyor) = &self.surveyor {
-            surveyor.abort();
+        if let Some(keeper) = &self.keeper {
+            keeper.abort();
         }
         survey::close(&self.fleet).await;
     }

@@ -24,6 +24,7 @@ mod registry;
 mod reply;
 mod script;
 mod scripts;
+mod sentinel;
 mod signals;
 mod slots;
 mod subscriptions;
@@ -61,8 +62,8 @@ pub struct RedisStore {
     fleet: Arc<Fleet>,
     scripts: Scripts,
     subscriptions: Subscriptions,
-    /// Who keeps the map of a cluster.
-    surveyor: Option<JoinHandle<()>>,
+    /// Who sees to it that the primaries which are connected to are those that there are.
+    keeper: Option<JoinHandle<()>>,
     /// How far Redis's clock is ahead of this machine's, in milliseconds, as the last beat told.
     ahead_ms: AtomicI64,
 }
@@ -81,8 +82,8 @@ impl RedisStore {
         settings: StoreSettings,
     ) -> Result<(RedisStore, mpsc::Receiver<FeedEvent>), StartError> {
         let maker = Maker::read(url, ca, settings.deadline, settings.wait_replicas)?;
-        let (fleet, surveyor) = survey::open(maker).await?;
-        let surveyor = surveyor.map(|surveyor| tokio::spawn(surveyor.run()));
+        let (fleet, keeper) = survey::open(maker).await?;
+        let keeper = keeper.map(|keeper| tokio::spawn(keeper.run()));
         let keys = Keys::new(&settings.prefix);
         let parts = Parts { fleet: fleet.clone(), node: node.clone(), keys: keys.clone(), deadline: settings.deadline };
         let hearing = async {
@@ -93,11 +94,14 @@ impl RedisStore {
             Some(started)
         };
         let Some((subscriptions, feed)) = timeout(START_MAX, hearing).await.ok().flatten() else {
+            if let Some(keeper) = &keeper {
+                keeper.abort();
+            }
             survey::close(&fleet).await;
             return Err(StartError::Silent { waited: START_MAX });
         };
         let scripts = Scripts::new(&fleet);
         let ahead_ms = AtomicI64::new(0);
-        Ok((RedisStore { node, settings, keys, fleet, scripts, subscriptions, surveyor, ahead_ms }, feed))
+        Ok((RedisStore { node, settings, keys, fleet, scripts, subscriptions, keeper, ahead_ms }, feed))
     }
 }

@@ -19,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use crate::store::redis::client::{Maker, START_MAX, Shard, StartError};
 use crate::store::redis::fleet::{Fleet, Map};
 use crate::store::redis::script::ensure_up;
+use crate::store::redis::sentinel::Watch;
 use crate::store::redis::slots::{View, agree};
 
 /// Between two surveys that nobody asked for.
@@ -40,29 +41,45 @@ pub struct Surveyor {
     places: Vec<Server>,
 }
 
+/// Who sees to it that the primaries which are connected to are those that there are.
+pub enum Keeper {
+    Surveyor(Surveyor),
+    Watch(Watch),
+}
+
+impl Keeper {
+    /// Does so, until it is dropped.
+    pub async fn run(self) {
+        match self {
+            Keeper::Surveyor(surveyor) => surveyor.run().await,
+            Keeper::Watch(watch) => watch.run().await,
+        }
+    }
+}
+
 /// Opens the store: the one primary there is, or those of a cluster, and who keeps the map of that.
 ///
 /// # Errors
 /// [`StartError`], within a few seconds.
-pub async fn open(maker: Maker) -> Result<(Arc<Fleet>, Option<Surveyor>), StartError> {
+pub async fn open(maker: Maker) -> Result<(Arc<Fleet>, Option<Keeper>), StartError> {
     let opening = async {
         if maker.seeds().is_empty() {
             let shard = maker.only().await.map_err(StartError::Unreachable)?;
-            let fleet = Fleet::new(Map { shards: vec![shard], owners: None }, maker.deadline);
-            return Ok::<_, StartError>((Arc::new(fleet), None));
+            let fleet = Fleet::new(Map { shards: vec![shard.clone()], owners: None }, maker.deadline);
+            return Ok::<_, StartError>((Arc::new(fleet), Watch::new(maker, shard).map(Keeper::Watch)));
         }
         let (fleet, surveyor) = open_cluster(maker).await?;
-        Ok((fleet, Some(surveyor)))
+        Ok((fleet, Some(Keeper::Surveyor(surveyor))))
     };
     let silent = StartError::Silent { waited: START_MAX };
-    let (fleet, surveyor) = timeout(START_MAX, opening).await.map_err(|_| silent)??;
+    let (fleet, keeper) = timeout(START_MAX, opening).await.map_err(|_| silent)??;
     for shard in &fleet.map().shards {
         if let Err(error) = shard.check().await {
             close(&fleet).await;
             return Err(error);
         }
     }
-    Ok((fleet, surveyor))
+    Ok((fleet, keeper))
 }
 
 /// Closes every connection.
