@@ -95,7 +95,7 @@ impl Store for EmbeddedStore {
         timed(StoreOp::Read, self.query("read", move |view| queries::read(view, &shop, after, limit))).await
     }
 
-    async fn heads(&self, shops: &[ShopId]) -> Result<Vec<MessageId>, StoreError> {
+    async fn heads(&self, shops: &[ShopId]) -> Result<Vec<Option<MessageId>>, StoreError> {
         let shops = shops.to_vec();
         timed(StoreOp::Heads, self.query("heads", move |view| queries::heads(view, &shops))).await
     }

@@ -104,7 +104,7 @@ impl Store for RedisStore {
         Ok(Page { entries, last, is_end: raw.is_end })
     }
 
-    async fn heads(&self, shops: &[ShopId]) -> Result<Vec<MessageId>, StoreError> {
+    async fn heads(&self, shops: &[ShopId]) -> Result<Vec<Option<MessageId>>, StoreError> {
         timed(StoreOp::Heads, self.all_heads(shops)).await
     }
 
@@ -315,13 +315,13 @@ impl RedisStore {
         self.fleet.ask_all(Line::Commands, asks).await.map(|replies| Reply::of_many(call, replies))
     }
 
-    async fn all_heads(&self, shops: &[ShopId]) -> Result<Vec<MessageId>, StoreError> {
+    async fn all_heads(&self, shops: &[ShopId]) -> Result<Vec<Option<MessageId>>, StoreError> {
         let mut heads = Vec::with_capacity(shops.len());
         for chunk in shops.chunks(PIPELINE_MAX) {
             let asks = chunk.iter().map(|shop| Ask::of("GET", self.keys.shop(shop).head())).collect();
-            let mut reply = self.ask_all("heads", asks).await?;
-            for _ in chunk {
-                heads.push(reply.id_or_zero()?);
+            for value in self.fleet.ask_each(Line::Commands, asks).await? {
+                let id = value.map(|value| Reply::of_many("heads", vec![value]).id_or_zero());
+                heads.push(id.transpose()?);
             }
         }
         Ok(heads)

@@ -191,6 +191,37 @@ impl Fleet {
     /// # Errors
     /// The first [`StoreError`]; the other commands may have been carried out.
     pub async fn ask_all(&self, line: Line, asks: Vec<Ask>) -> Result<Vec<Value>, StoreError> {
+        let mut replies = vec![Value::Null; asks.len()];
+        for answered in self.ask_groups(line, &asks).await? {
+            put(&mut replies, answered?, |value| value);
+        }
+        Ok(replies)
+    }
+
+    /// As [`Fleet::ask_all`], with None for commands of a primary that did not answer.
+    ///
+    /// # Errors
+    /// [`StoreError`] where no primary answered.
+    pub async fn ask_each(&self, line: Line, asks: Vec<Ask>) -> Result<Vec<Option<Value>>, StoreError> {
+        let mut replies = vec![None; asks.len()];
+        let (mut is_any, mut failure) = (false, None);
+        for answered in self.ask_groups(line, &asks).await? {
+            match answered {
+                Ok(answered) => {
+                    is_any = true;
+                    put(&mut replies, answered, Some);
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure.filter(|_| !is_any) {
+            Some(failure) => Err(failure),
+            None => Ok(replies),
+        }
+    }
+
+    /// Sends commands, and gives the replies of each primary with their places.
+    async fn ask_groups(&self, line: Line, asks: &[Ask]) -> Result<Vec<Answers>, StoreError> {
         let mut groups: Vec<(Arc<Shard>, Vec<usize>)> = Vec::new();
         for (at, ask) in asks.iter().enumerate() {
             let shard = self.shard(slot_of(&ask.key))?;
@@ -200,27 +231,12 @@ impl Fleet {
                 None => groups.push((shard, vec![at])),
             }
         }
-        let mut replies: Vec<Value> = vec![Value::Null; asks.len()];
-        let asks = &asks;
         let runs = groups.into_iter().map(|(shard, places)| self.ask_one(shard, line, asks, places));
-        for answered in join_all(runs).await {
-            for (at, value) in answered? {
-                if let Some(reply) = replies.get_mut(at) {
-                    *reply = value;
-                }
-            }
-        }
-        Ok(replies)
+        Ok(join_all(runs).await)
     }
 
     /// The replies of one primary to those of the commands that are its own, with their places.
-    async fn ask_one(
-        &self,
-        shard: Arc<Shard>,
-        line: Line,
-        asks: &[Ask],
-        places: Vec<usize>,
-    ) -> Result<Vec<(usize, Value)>, StoreError> {
+    async fn ask_one(&self, shard: Arc<Shard>, line: Line, asks: &[Ask], places: Vec<usize>) -> Answers {
         let client = client_of(&shard, line);
         ensure_up(client).map_err(|error| store_error("pipeline", error))?;
         let pipeline = client.pipeline();
@@ -252,6 +268,17 @@ impl Fleet {
     pub fn note_up(&self) {
         let map = self.map.borrow();
         metrics::store_up(map.is_whole() && map.shards.iter().all(|shard| shard.is_answering()));
+    }
+}
+
+/// Replies with the places of their commands.
+type Answers = Result<Vec<(usize, Value)>, StoreError>;
+
+fn put<T>(replies: &mut [T], answered: Vec<(usize, Value)>, wrap: impl Fn(Value) -> T) {
+    for (at, value) in answered {
+        if let Some(reply) = replies.get_mut(at) {
+            *reply = wrap(value);
+        }
     }
 }
 
