@@ -72,9 +72,8 @@ impl RedisStore {
     }
 
     pub(super) async fn remove_bar(&self, shop: &ShopId, device: &DeviceId) -> Result<bool, StoreError> {
-        let removing = self.commands()?.hdel(self.keys.shop(shop).barred(), device.as_str());
-        let removed: i64 = removing.await.map_err(|error| store_error("hdel", error))?;
-        Ok(removed > 0)
+        let remove = Ask::new("HDEL", self.keys.shop(shop).barred(), [device.as_str()]);
+        Ok(self.ask(remove).await?.number()? > 0)
     }
 
     async fn hash(&self, call: &'static str, key: String) -> Result<HashMap<String, Bytes>, StoreError> {
