@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need, on Debian or Ubuntu, and runs them.
+# SHOPRELAY_TEST_REDIS names another server than redis-server to run them on, such as a valkey-server.
 set -euo pipefail
 cd "$(dirname "$0")"
 

@@ -91,6 +91,7 @@ fn settings() -> StoreSettings {
         prefix: "bench:".to_owned(),
         device_groups_max: 1000,
         attrs_bytes_max: 65536,
+        wait_replicas: 0,
         events_max: 1000,
     }
 }

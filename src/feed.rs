@@ -57,6 +57,8 @@ enum Job {
     CatchUp(Arc<Room>),
     Rewind(Arc<Room>),
     Check(Arc<Room>),
+    /// The same after a while.
+    CheckLater(Vec<Arc<Room>>),
     /// Events may have been lost: every room is compared with its log.
     CheckHeads,
     /// And every connection with the registered one.
@@ -242,6 +244,10 @@ impl Feed {
             Job::CatchUp(room) => self.read_log(room).await,
             Job::Rewind(room) => self.rewind(room).await,
             Job::Check(room) => self.check_heads(std::slice::from_ref(room)).await,
+            Job::CheckLater(rooms) => {
+                tokio::time::sleep(RETRY_WAIT).await;
+                self.check_heads(rooms).await
+            }
             Job::CheckHeads => self.check_all_heads().await,
             Job::CheckPresence => self.check_all_presence().await,
             Job::Audit => {
@@ -265,6 +271,11 @@ impl Feed {
     async fn read_log(&self, room: &Arc<Room>) -> Result<(), StoreError> {
         loop {
             let Some(reading) = room.begin_reading() else { return Ok(()) };
+            // A log that was rewound may have grown past the room's position since; what it holds below that
+            // would be skipped.
+            if reading.from != MessageId::ZERO && self.store.has_lost(room.shop(), reading.from).await? {
+                return self.rewind(room).await;
+            }
             let mut through = reading.from;
             loop {
                 metrics::catchup_page();
@@ -286,9 +297,8 @@ impl Feed {
 
     /// The log's tail is gone: sessions go back to the cursors that the store still has.
     async fn rewind(&self, room: &Arc<Room>) -> Result<(), StoreError> {
-        let heads = self.store.heads(std::slice::from_ref(room.shop())).await?;
+        let head = self.store.head(room.shop()).await?;
         let devices = self.store.devices(room.shop()).await?;
-        let head = heads.first().copied().unwrap_or_default();
         let devices: HashMap<_, _> = devices.into_iter().map(|known| (known.device.clone(), known)).collect();
         let known = |device: &_| devices.get(device).map(|known| (known.cursor, known.membership.clone()));
         metrics::log_rewound();
@@ -320,7 +330,12 @@ impl Feed {
             rooms.iter().filter_map(|room| Some((room, room.position()?))).collect();
         let shops: Vec<ShopId> = standing.iter().map(|(room, _)| room.shop().clone()).collect();
         let heads = self.store.heads(&shops).await?;
+        let mut unanswered = Vec::new();
         for ((room, position), head) in standing.into_iter().zip(heads) {
+            let Some(head) = head else {
+                unanswered.push(room.clone());
+                continue;
+            };
             match room.check_head(position, head) {
                 HeadCheck::Fine => {}
                 HeadCheck::Behind => {
@@ -329,6 +344,10 @@ impl Feed {
                 }
                 HeadCheck::Rewound => self.enqueue(Job::Rewind(room.clone())),
             }
+        }
+        if !unanswered.is_empty() {
+            // Their part of the store is away; the others' rooms do not wait for it.
+            self.enqueue(Job::CheckLater(unanswered));
         }
         Ok(())
     }

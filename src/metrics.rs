@@ -176,6 +176,7 @@ struct Plain {
     events_dropped: Counter,
     feed_gaps: Counter,
     feed_deaf: Counter,
+    replicas_short: Counter,
     log_rewinds: Counter,
     catchup_pages: Counter,
     catchup_shared: Counter,
@@ -208,6 +209,7 @@ static PLAIN: LazyLock<Plain> = LazyLock::new(|| Plain {
     events_dropped: counter!("shoprelay_events_dropped_total"),
     feed_gaps: counter!("shoprelay_feed_gaps_total"),
     feed_deaf: counter!("shoprelay_feed_deaf_total"),
+    replicas_short: counter!("shoprelay_replicas_short_total"),
     log_rewinds: counter!("shoprelay_log_rewinds_total"),
     catchup_pages: counter!("shoprelay_catchup_pages_total"),
     catchup_shared: counter!("shoprelay_catchup_shared_total"),
@@ -296,6 +298,7 @@ fn describe() {
     describe_counter!("shoprelay_events_dropped_total", "Events that could not be added to the stream");
     describe_counter!("shoprelay_feed_gaps_total", "Times a room found that the feed had skipped something");
     describe_counter!("shoprelay_feed_deaf_total", "Times the feed was up and nothing arrived");
+    describe_counter!("shoprelay_replicas_short_total", "Batches of writes that too few replicas had in time");
     describe_counter!("shoprelay_log_rewinds_total", "Times a shop's log was found behind what had been read of it");
     describe_counter!("shoprelay_catchup_pages_total", "Pages of the log read to catch up");
     describe_counter!("shoprelay_catchup_shared_total", "Pages that a session took from another session's reading");
@@ -476,6 +479,11 @@ pub fn room_closed() {
 /// The number of unacknowledged messages changed.
 pub fn outstanding_changed(by: isize) {
     PLAIN.outstanding.increment(by as f64);
+}
+
+/// A batch of writes was refused because too few replicas had it in time.
+pub fn replicas_short() {
+    PLAIN.replicas_short.increment(1);
 }
 
 /// Whether the store answers.

@@ -132,6 +132,7 @@ impl Node {
             device_groups_max: config.limits.device_groups,
             attrs_bytes_max: config.limits.frame_bytes,
             events_max: config.limits.events,
+            wait_replicas: config.store_wait_replicas,
         };
         let opened = store::open(config.store.secret(), config.store_ca.as_deref(), id.clone(), settings).await;
         let (store, events) = opened.map_err(|cause| StartError::Store { url: url.clone(), cause })?;

@@ -85,9 +85,7 @@ impl Retention {
         let devices = self.store.devices(shop).await?;
         let mut through = match devices.iter().map(|device| device.cursor).min() {
             Some(cursor) => cursor,
-            None => {
-                return Ok(self.store.heads(std::slice::from_ref(shop)).await?.first().copied().unwrap_or_default());
-            }
+            None => return self.store.head(shop).await,
         };
         let mut seen = 0;
         while seen < SEARCH_MAX {

@@ -31,6 +31,8 @@ pub struct Config {
     pub store: StoreUrl,
     pub store_ca: Option<PathBuf>,
     pub store_prefix: String,
+    /// Replicas of Redis that have to have a message before it is accepted.
+    pub store_wait_replicas: u32,
     pub auth: Auth,
     /// The file with the API's keys; None where whoever reaches the API may use it.
     pub api_keys_file: Option<PathBuf>,

@@ -54,10 +54,17 @@ pub const SETTINGS: &[Setting] = &[
         "store",
         "embedded:./shoprelay-data",
         Kind::Flag,
-        "where messages live: embedded:<directory>, redis://, rediss://, redis+unix://",
+        "where messages live: embedded:<directory>, redis://, redis-sentinel://, redis-cluster:// (rediss: with TLS), \
+         redis+unix://",
     ),
-    setting("store_ca", "", Kind::Flag, "PEM file of the authority to trust for rediss://, instead of the system's"),
+    setting("store_ca", "", Kind::Flag, "PEM file of the authority to trust for rediss, instead of the system's"),
     setting("store_prefix", "sr:", Kind::Flag, "what every key and channel in Redis begins with"),
+    setting(
+        "store_wait_replicas",
+        "0",
+        Kind::Flag,
+        "replicas of Redis that have to have a message before it is accepted",
+    ),
     setting("tls_listen", "none", Kind::Flag, "where devices connect by TLS; none for nowhere"),
     setting(
         "tls_cert",

@@ -33,6 +33,7 @@ impl Values<'_> {
             store: self.get("store", store_url)?,
             store_ca: self.get("store_ca", path)?,
             store_prefix: self.get("store_prefix", store_prefix)?,
+            store_wait_replicas: self.get("store_wait_replicas", number(0, 16))?,
             drain_window: self.get("drain_window", duration("0s", "1h"))?,
             log: self.get("log", log_filter)?,
             limits: Limits {
@@ -233,12 +234,22 @@ fn address(text: &str) -> Result<Option<SocketAddr>, String> {
 }
 
 fn store_url(text: &str) -> Result<StoreUrl, String> {
-    let known = ["redis://", "rediss://", "redis+unix://"];
+    let known = [
+        "redis://",
+        "rediss://",
+        "redis+unix://",
+        "redis-sentinel://",
+        "rediss-sentinel://",
+        "redis-cluster://",
+        "rediss-cluster://",
+    ];
     let is_directory = text.strip_prefix("embedded:").is_some_and(|dir| !dir.is_empty());
     if is_directory || known.iter().any(|scheme| text.starts_with(scheme)) {
         return Ok(StoreUrl(text.to_owned()));
     }
-    Err("give embedded:<directory>, redis://host:port, rediss://host:port or redis+unix:///path".into())
+    Err("give embedded:<directory>, redis://host:port, redis+unix:///path, \
+         redis-sentinel://host:port/0?sentinelServiceName=name or redis-cluster://host:port; rediss for TLS"
+        .into())
 }
 
 fn store_prefix(text: &str) -> Result<String, String> {

@@ -69,6 +69,8 @@ pub enum GapCause {
     Lagged,
     /// The subscription was there and nothing arrived.
     Deaf,
+    /// Channels went to another server of the store, or were dropped by the one that had them.
+    Moved,
 }
 
 /// Something that back-end workers are told of; see the event stream in the protocol's page.

@@ -47,6 +47,8 @@ pub struct StoreSettings {
     pub attrs_bytes_max: usize,
     /// Entries that the event stream holds, roughly: `limits.events`.
     pub events_max: u64,
+    /// Replicas that have to have what was written before it is answered: `store_wait_replicas`.
+    pub wait_replicas: u32,
 }
 
 /// A call that did not do, or may not have done, what it should.
@@ -260,8 +262,20 @@ pub trait Store: Send + Sync {
     /// Reads the log after an id.
     async fn read(&self, shop: &ShopId, after: MessageId, limit: PageLimit) -> Result<Page, StoreError>;
 
-    /// The newest id of each shop's log, in order; [`MessageId::ZERO`] for an empty one.
-    async fn heads(&self, shops: &[ShopId]) -> Result<Vec<MessageId>, StoreError>;
+    /// The newest id of each shop's log, in order; [`MessageId::ZERO`] for an empty one. None for a shop
+    /// whose part of the store cannot be reached, where another's can.
+    async fn heads(&self, shops: &[ShopId]) -> Result<Vec<Option<MessageId>>, StoreError>;
+
+    /// The newest id of a shop's log; [`MessageId::ZERO`] for an empty one.
+    async fn head(&self, shop: &ShopId) -> Result<MessageId, StoreError> {
+        let heads = self.heads(std::slice::from_ref(shop)).await?;
+        let unanswered = || StoreError::Nonsense { call: "heads", seen: "nothing".to_owned() };
+        heads.into_iter().flatten().next().ok_or_else(unanswered)
+    }
+
+    /// Whether the log holds entries older than this one, which was in it, and not this one. Entries go in
+    /// the order of their age, so the log is not the one that this one was in: it was rewound.
+    async fn has_lost(&self, shop: &ShopId, id: MessageId) -> Result<bool, StoreError>;
 
     /// The registered devices of a shop, in the order of their ids.
     async fn devices(&self, shop: &ShopId) -> Result<Vec<Device>, StoreError>;

@@ -26,3 +26,16 @@ macro_rules! on_one_and_two_nodes {
     };
 }
 pub(crate) use on_one_and_two_nodes;
+
+/// Runs each function, which takes a `World`, as a test across two nodes on a cluster, and behind sentinels.
+macro_rules! in_every_redis {
+    ($($name:ident),+ $(,)?) => {
+        mod on_a_cluster {
+            $(#[tokio::test] async fn $name() { super::$name(&mut crate::harness::World::on_a_cluster(2).await).await; })+
+        }
+        mod behind_sentinels {
+            $(#[tokio::test] async fn $name() { super::$name(&mut crate::harness::World::behind_sentinels(2).await).await; })+
+        }
+    };
+}
+use in_every_redis;

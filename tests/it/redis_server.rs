@@ -1,4 +1,8 @@
-//! A real Redis for the tests, a proxy that misbehaves in front of it, and patience.
+//! A real Redis for the tests, alone, in a cluster or watched over by sentinels; a proxy that misbehaves in
+//! front of it, and patience.
+
+pub mod cluster;
+pub mod sentinels;
 
 use std::future::Future;
 use std::io;
@@ -25,6 +29,8 @@ pub struct RedisServer {
     dir: TempDir,
     port: u16,
     options: Vec<String>,
+    /// What a sentinel is given instead of options; it writes its state there.
+    sentinel: Option<String>,
     keeper: Mutex<Option<Child>>,
     /// The server's own process id.
     process: AtomicU64,
@@ -41,6 +47,11 @@ impl RedisServer {
         RedisServer::launch(options)
     }
 
+    /// A sentinel with these settings, a line each.
+    fn sentinel(settings: &str) -> RedisServer {
+        RedisServer::launch_as(&[], Some(settings))
+    }
+
     /// The server that most tests share; each takes a prefix of its own, see [`fresh_prefix`].
     pub fn shared() -> &'static RedisServer {
         static SHARED: LazyLock<RedisServer> = LazyLock::new(|| RedisServer::launch(&[]));
@@ -48,6 +59,10 @@ impl RedisServer {
     }
 
     fn launch(options: &[&str]) -> RedisServer {
+        RedisServer::launch_as(options, None)
+    }
+
+    fn launch_as(options: &[&str], sentinel: Option<&str>) -> RedisServer {
         let options: Vec<String> = options.iter().map(|option| option.to_string()).collect();
         for _ in 0..10 {
             // Somebody else may take the port before the server does; then it is tried with another.
@@ -57,6 +72,7 @@ impl RedisServer {
                 dir,
                 port,
                 options: options.clone(),
+                sentinel: sentinel.map(str::to_owned),
                 keeper: Mutex::new(None),
                 process: AtomicU64::new(0),
             };
@@ -73,12 +89,20 @@ impl RedisServer {
         // The restart of a killed server is not to read what the first one wrote.
         let _ = std::fs::remove_file(&log);
         let mut command = Command::new("sh");
-        command.args(["-c", KEEPER, "sh", "--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        if !self.options.iter().any(|option| option == "--appendonly") {
-            command.args(["--appendonly", "no"]);
+        command.args(["-c", KEEPER, "sh"]);
+        match &self.sentinel {
+            Some(settings) => {
+                command.arg(self.sentinel_file(settings)).arg("--sentinel");
+            }
+            None => {
+                command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+                if !self.options.iter().any(|option| option == "--appendonly") {
+                    command.args(["--appendonly", "no"]);
+                }
+                command.arg("--dir").arg(self.dir.path()).arg("--unixsocket").arg(self.socket());
+                command.arg("--logfile").arg(&log).args(&self.options);
+            }
         }
-        command.arg("--dir").arg(self.dir.path()).arg("--unixsocket").arg(self.socket());
-        command.arg("--logfile").arg(&log).args(&self.options);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let keeper = command.spawn().expect("sh is there");
         *self.keeper.lock().unwrap() = Some(keeper);
@@ -97,6 +121,17 @@ impl RedisServer {
         }
         let log = std::fs::read_to_string(&log).unwrap_or_default();
         panic!("redis-server does not answer; its log: {log}");
+    }
+
+    /// The settings file of a sentinel, as it left it or new.
+    fn sentinel_file(&self, settings: &str) -> PathBuf {
+        let (dir, file) = (self.dir.path().display(), self.dir.path().join("sentinel.conf"));
+        if !file.exists() {
+            let own =
+                format!("port {}\nbind 127.0.0.1\ndir {dir}\nlogfile {dir}/log\nunixsocket {dir}/socket\n", self.port);
+            std::fs::write(&file, format!("{own}{settings}")).unwrap();
+        }
+        file
     }
 
     pub fn url(&self) -> String {

@@ -57,12 +57,12 @@ pub async fn shop_stats(ask: Ask) -> Result<Reply, Problem> {
     let store = &ask.relay.store;
     let devices = store.devices(&shop).await.map_err(Failure::from)?;
     let online = ask.relay.online(&shop, &OnlineFilter::default()).await?;
-    let heads = store.heads(std::slice::from_ref(&shop)).await.map_err(Failure::from)?;
+    let head = store.head(&shop).await.map_err(Failure::from)?;
     let stats = Stats {
         devices: ByRole::of(devices.iter().map(|device| device.role)),
         online: ByRole::of(online.iter().map(|online| online.presence.role)),
         entries: store.log_len(&shop).await.map_err(Failure::from)?,
-        head: heads.first().copied().and_then(MessageId::non_zero),
+        head: head.non_zero(),
         shop,
     };
     json(StatusCode::OK, &stats)

@@ -100,9 +100,14 @@ impl Store for EmbeddedStore {
         timed(StoreOp::Read, self.query("read", move |view| queries::read(view, &shop, after, limit))).await
     }
 
-    async fn heads(&self, shops: &[ShopId]) -> Result<Vec<MessageId>, StoreError> {
+    async fn heads(&self, shops: &[ShopId]) -> Result<Vec<Option<MessageId>>, StoreError> {
         let shops = shops.to_vec();
         timed(StoreOp::Heads, self.query("heads", move |view| queries::heads(view, &shops))).await
+    }
+
+    /// Never: what is in the file stays there until it is trimmed.
+    async fn has_lost(&self, _: &ShopId, _: MessageId) -> Result<bool, StoreError> {
+        Ok(false)
     }
 
     async fn devices(&self, shop: &ShopId) -> Result<Vec<Device>, StoreError> {

@@ -79,10 +79,10 @@ fn add_fates(view: &ReadTransaction, shop: &ShopId, page: &mut Page) -> Result<(
 ///
 /// # Errors
 /// [`Failure::File`]
-pub fn heads(view: &ReadTransaction, shops: &[ShopId]) -> Result<Vec<MessageId>, Failure> {
+pub fn heads(view: &ReadTransaction, shops: &[ShopId]) -> Result<Vec<Option<MessageId>>, Failure> {
     let table = view.open_table(SHOPS)?;
     let row = |shop: &ShopId| Ok(table.get(shop.as_str())?.map(|row| ShopRow::from(row.value())).unwrap_or_default());
-    shops.iter().map(|shop| row(shop).map(|row| row.head)).collect()
+    shops.iter().map(|shop| row(shop).map(|row| Some(row.head))).collect()
 }
 
 /// [`crate::store::Store::log_len`]

@@ -1,27 +1,29 @@
-//! Connections to Redis: how they are made, kept and given up.
+//! Connections to one Redis server: how they are made, kept and given up.
 //!
-//! Owns the reading of the store's address, TLS, deadlines and the policy of reconnecting; what goes
-//! over the connections is its callers' business. Never logs an address, which may hold a password.
-//! Called by [`super`].
+//! Owns deadlines and the policy of reconnecting; what goes over the connections is its callers' business,
+//! and so is which server it is: a cluster's are told apart by [`super::fleet`]. Called by [`super`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fred::clients::{Client, SubscriberClient};
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
 use fred::types::config::{
-    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, TlsConfig, TlsConnector, UnresponsiveConfig,
+    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, ServerConfig, UnresponsiveConfig,
 };
-use fred::types::{Builder, InfoKind, RespVersion};
+use fred::types::{Builder, InfoKind};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::store::redis::address::{Address, AddressError};
+use crate::store::redis::commits::Commits;
 
 /// How long the first connection may take, all in all.
-const START_MAX: Duration = Duration::from_secs(5);
+pub const START_MAX: Duration = Duration::from_secs(5);
 /// How long one attempt to connect may take.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// How long a polite end of the connections may take.
@@ -38,162 +40,266 @@ const VERSION_MIN: u32 = 7;
 /// Why the engine cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the store's address is not of a form that is supported; use redis://, rediss:// or redis+unix://")]
-    Scheme,
-    #[error("the store's address cannot be read: {0}")]
-    Address(String),
-    #[error("a redis+unix address takes no query, as it would not be obeyed; database 0 is used")]
-    UnixQuery,
-    #[error(
-        "the user or password in the store's address holds white space or a control character, which cannot be sent"
-    )]
-    Credentials,
-    #[error("a certificate authority was given for an address that is not rediss://")]
-    CaWithoutTls,
-    #[error("no certificate authority could be read from {path}")]
-    Ca { path: PathBuf },
-    #[error("the system has no certificate authorities; name one with --store-ca")]
-    NoRoots,
-    #[error("TLS for the store cannot be set up")]
-    Tls(#[source] tokio_rustls::rustls::Error),
+    #[error(transparent)]
+    Address(#[from] AddressError),
     #[error("Redis cannot be reached; see that it runs and that the address is right")]
-    Unreachable(#[source] fred::error::Error),
+    Unreachable(#[source] Error),
     #[error("Redis did not answer within {waited:?}; see that it runs and that the address is right")]
     Silent { waited: Duration },
     #[error("Redis is version {seen}, and {VERSION_MIN}.0 or newer is needed")]
     TooOld { seen: String },
+    #[error("this Redis is part of a cluster; use redis-cluster:// or rediss-cluster:// in the store's address")]
+    IsCluster,
+    #[error("this Redis is no cluster; use redis:// or rediss:// in the store's address")]
+    NoCluster,
+    #[error("the cluster has slots that no server holds; see CLUSTER INFO")]
+    NotWhole,
 }
 
-/// The connections of one engine, and the tasks of fred that drive them.
-pub struct Connections {
+/// How connections are made.
+#[derive(Debug, Clone)]
+pub struct Maker {
+    address: Address,
+    /// The deadline of every call.
+    pub deadline: Duration,
+    /// Replicas that have to have what was written before it is answered.
+    pub wait_replicas: u32,
+}
+
+impl Maker {
+    /// Reads the store's address.
+    ///
+    /// # Errors
+    /// [`StartError::Address`]
+    pub fn read(url: &str, ca: Option<&Path>, deadline: Duration, wait_replicas: u32) -> Result<Maker, StartError> {
+        Ok(Maker { address: Address::read(url, ca)?, deadline, wait_replicas })
+    }
+
+    /// Servers of the cluster that the address names; none where it is no cluster's.
+    pub fn seeds(&self) -> &[Server] {
+        &self.address.seeds
+    }
+
+    /// The sentinels that the address names; None where it is not theirs.
+    pub fn sentinels(&self) -> Option<&[Server]> {
+        match &self.address.config.server {
+            ServerConfig::Sentinel { hosts, .. } => Some(hosts),
+            _ => None,
+        }
+    }
+
+    /// What the sentinels call the primary with its replicas; empty where there are none.
+    pub fn service(&self) -> &str {
+        match &self.address.config.server {
+            ServerConfig::Sentinel { service_name, .. } => service_name,
+            _ => "",
+        }
+    }
+
+    /// One connection to a sentinel.
+    ///
+    /// # Errors
+    /// Where it cannot be reached.
+    pub async fn visit_sentinel(&self, place: &Server) -> Result<Visit, Error> {
+        let config = self.address.of_sentinel(place);
+        let config = config.ok_or_else(|| Error::new(ErrorKind::Config, "the address names no sentinels"))?;
+        let client = self.builder(config).build()?;
+        let driver = client.init().await?;
+        Ok(Visit { client, driver })
+    }
+
+    /// The connections to the one server there is, or to the one that the sentinels name; there when this
+    /// returns.
+    ///
+    /// # Errors
+    /// Where it cannot be reached.
+    pub async fn only(&self) -> Result<Arc<Shard>, Error> {
+        let shard = Arc::new(Shard::build(self, self.address.config.clone(), None)?);
+        for client in [&shard.commands, &shard.reads].into_iter().chain(shard.commits.as_ref().map(Commits::client)) {
+            shard.keep(client.init().await?);
+        }
+        shard.keep(shard.subscriber.init().await?);
+        Ok(shard)
+    }
+
+    /// The connections to a server of the cluster; they are on their way when this returns, and go on trying.
+    ///
+    /// # Errors
+    /// Where fred takes no such configuration.
+    pub fn member(&self, server: &Server) -> Result<Arc<Shard>, Error> {
+        let mut config = self.address.of_server(server);
+        config.fail_fast = false;
+        let shard = Arc::new(Shard::build(self, config, Some(server.clone()))?);
+        for client in [&shard.commands, &shard.reads].into_iter().chain(shard.commits.as_ref().map(Commits::client)) {
+            shard.keep(client.connect());
+        }
+        shard.keep(shard.subscriber.connect());
+        Ok(shard)
+    }
+
+    /// One connection to a server of the cluster, for a question.
+    ///
+    /// # Errors
+    /// Where it cannot be reached.
+    pub async fn visit(&self, server: &Server) -> Result<Visit, Error> {
+        let client = self.builder(self.address.of_server(server)).build()?;
+        let driver = client.init().await?;
+        Ok(Visit { client, driver })
+    }
+
+    fn builder(&self, config: Config) -> Builder {
+        let deadline = self.deadline;
+        let mut builder = Builder::from_config(config);
+        builder
+            .with_connection_config(|config: &mut ConnectionConfig| {
+                config.connection_timeout = CONNECT_MAX;
+                config.internal_command_timeout = CONNECT_MAX;
+                // With more, a publish whose answer was lost is stored twice.
+                config.max_command_attempts = 1;
+                config.tcp.nodelay = Some(true);
+                config.unresponsive =
+                    UnresponsiveConfig { max_timeout: Some(SILENCE_MAX), interval: Duration::from_secs(1) };
+            })
+            .with_performance_config(|config: &mut PerformanceConfig| config.default_command_timeout = deadline)
+            .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MS.0, RECONNECT_MS.1, 2));
+        builder
+    }
+}
+
+/// A connection that is given up when this is dropped.
+pub struct Visit {
+    pub client: Client,
+    driver: JoinHandle<Result<(), Error>>,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// The connections to one primary: all there is, or one of a cluster's.
+pub struct Shard {
+    /// No other in this process has it.
+    pub id: u64,
+    /// Where it is; None where it is no cluster's.
+    pub server: Option<Server>,
     /// For all but reading the log, so that pages do not hold up publishes.
     pub commands: Client,
     /// For reading the log.
     pub reads: Client,
     /// For the channels.
     pub subscriber: SubscriberClient,
-    drivers: Vec<JoinHandle<Result<(), fred::error::Error>>>,
+    /// For what has to be on replicas before it is answered.
+    pub commits: Option<Commits>,
+    /// The server said that it is a primary no more: all connections have to be made anew.
+    pub demoted: Notify,
+    /// Whether what is published arrives here.
+    is_hearing: AtomicBool,
+    /// Whether commands are answered.
+    is_answering: AtomicBool,
+    /// The tasks of fred that drive the connections.
+    drivers: Mutex<Vec<JoinHandle<Result<(), Error>>>>,
 }
 
-impl Connections {
-    /// Connects, and sees that the server is one to work with.
+impl Shard {
+    fn build(maker: &Maker, config: Config, server: Option<Server>) -> Result<Shard, Error> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let mut builder = maker.builder(config);
+        let (commands, reads) = (builder.build()?, builder.build()?);
+        let commits = match maker.wait_replicas {
+            0 => None,
+            replicas => Some(Commits::new(builder.build()?, replicas, maker.deadline)),
+        };
+        builder.with_performance_config(|config| config.broadcast_channel_capacity = FEED_WAITING_MAX);
+        let subscriber = builder.build_subscriber_client()?;
+        Ok(Shard {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            server,
+            commands,
+            reads,
+            subscriber,
+            commits,
+            demoted: Notify::new(),
+            is_hearing: AtomicBool::new(false),
+            is_answering: AtomicBool::new(true),
+            drivers: Mutex::default(),
+        })
+    }
+
+    fn keep(&self, driver: JoinHandle<Result<(), Error>>) {
+        self.drivers.lock().push(driver);
+    }
+
+    /// Whether all of its connections are there.
+    pub fn is_connected(&self) -> bool {
+        let commits = self.commits.as_ref().is_none_or(|commits| commits.client().is_connected());
+        commits && self.commands.is_connected() && self.reads.is_connected() && self.subscriber.is_connected()
+    }
+
+    /// Whether what is published arrives here.
+    pub fn is_hearing(&self) -> bool {
+        self.is_hearing.load(Ordering::Acquire) && self.subscriber.is_connected()
+    }
+
+    /// Notes whether what is published arrives here.
+    pub fn set_hearing(&self, is_hearing: bool) {
+        self.is_hearing.store(is_hearing, Ordering::Release);
+    }
+
+    /// Whether commands were answered when they were last tried.
+    pub fn is_answering(&self) -> bool {
+        self.is_answering.load(Ordering::Acquire)
+    }
+
+    /// Notes whether commands are answered.
+    pub fn set_answering(&self, is_answering: bool) {
+        self.is_answering.store(is_answering, Ordering::Release);
+    }
+
+    /// Whether this is a server to work with, and in the way that the address says.
     ///
     /// # Errors
-    /// [`StartError`], within a few seconds.
-    pub async fn open(url: &str, ca: Option<&Path>, deadline: Duration) -> Result<Connections, StartError> {
-        let builder = builder(url, ca, deadline)?;
-        let unreadable = |error: fred::error::Error| StartError::Address(error.details().to_owned());
-        let commands = builder.build().map_err(unreadable)?;
-        let reads = builder.build().map_err(unreadable)?;
-        let mut builder = builder;
-        builder.with_performance_config(|config| config.broadcast_channel_capacity = FEED_WAITING_MAX);
-        let subscriber = builder.build_subscriber_client().map_err(unreadable)?;
-        let opening = async {
-            let mut drivers = Vec::with_capacity(3);
-            drivers.push(commands.init().await?);
-            drivers.push(reads.init().await?);
-            drivers.push(subscriber.init().await?);
-            let info: String = commands.info(Some(InfoKind::Server)).await?;
-            let memory: String = commands.info(Some(InfoKind::Memory)).await?;
-            Ok((drivers, info, memory))
-        };
-        let (drivers, info, memory) = tokio::time::timeout(START_MAX, opening)
-            .await
-            .map_err(|_| StartError::Silent { waited: START_MAX })?
-            .map_err(StartError::Unreachable)?;
-        let connections = Connections { commands, reads, subscriber, drivers };
-        if let Err(error) = check_version(&info) {
-            connections.close().await;
-            return Err(error);
+    /// [`StartError`]
+    pub async fn check(&self) -> Result<(), StartError> {
+        let ask = async |kind| self.commands.info(Some(kind)).await.map_err(StartError::Unreachable);
+        let (server, memory, cluster): (String, String, String) =
+            (ask(InfoKind::Server).await?, ask(InfoKind::Memory).await?, ask(InfoKind::Cluster).await?);
+        check_version(&server)?;
+        match (field(&cluster, "cluster_enabled") == Some("1"), self.server.is_some()) {
+            (true, false) => return Err(StartError::IsCluster),
+            (false, true) => return Err(StartError::NoCluster),
+            _ => {}
         }
         warn_of_eviction(&memory);
-        Ok(connections)
+        Ok(())
+    }
+
+    /// Drops all connections but the subscriber's and makes new ones; a sentinel is asked to where.
+    pub async fn renew(&self) {
+        let commits = self.commits.as_ref().map(Commits::client);
+        for client in [Some(&self.commands), Some(&self.reads), commits].into_iter().flatten() {
+            if let Err(error) = client.force_reconnection().await {
+                tracing::warn!(%error, "a connection cannot be made anew yet");
+            }
+        }
     }
 
     /// Closes the connections; one that is down or does not answer is given up soon.
     pub async fn close(&self) {
-        let quitting = async { tokio::join!(self.subscriber.quit(), self.commands.quit(), self.reads.quit()) };
+        self.set_hearing(false);
+        let commits = async {
+            if let Some(commits) = &self.commits {
+                commits.close().await;
+            }
+        };
+        let quitting = async { tokio::join!(self.subscriber.quit(), self.commands.quit(), self.reads.quit(), commits) };
         // A polite end matters to nobody: the drivers are ended all the same.
         let _ = tokio::time::timeout(CLOSE_MAX, quitting).await;
-        for driver in &self.drivers {
+        for driver in self.drivers.lock().drain(..) {
             driver.abort();
         }
     }
-}
-
-fn builder(url: &str, ca: Option<&Path>, deadline: Duration) -> Result<Builder, StartError> {
-    let config = config(url, ca)?;
-    let mut builder = Builder::from_config(config);
-    builder
-        .with_connection_config(|config: &mut ConnectionConfig| {
-            config.connection_timeout = CONNECT_MAX;
-            config.internal_command_timeout = CONNECT_MAX;
-            // With more, a publish whose answer was lost is stored twice.
-            config.max_command_attempts = 1;
-            config.tcp.nodelay = Some(true);
-            config.unresponsive =
-                UnresponsiveConfig { max_timeout: Some(SILENCE_MAX), interval: Duration::from_secs(1) };
-        })
-        .with_performance_config(|config: &mut PerformanceConfig| config.default_command_timeout = deadline)
-        .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MS.0, RECONNECT_MS.1, 2));
-    Ok(builder)
-}
-
-fn config(url: &str, ca: Option<&Path>) -> Result<Config, StartError> {
-    let (scheme, rest) = url.split_once("://").ok_or(StartError::Scheme)?;
-    if ca.is_some() && scheme != "rediss" {
-        return Err(StartError::CaWithoutTls);
-    }
-    let parsed = match scheme {
-        "redis" => Config::from_url(url),
-        // Parsed as the plain form: fred would take the system's authorities, and a provider of its choice.
-        "rediss" => Config::from_url(&format!("redis://{rest}")),
-        // fred takes the path for the socket's and drops the query, where others put the database.
-        "redis+unix" if rest.contains('?') => return Err(StartError::UnixQuery),
-        "redis+unix" => Config::from_url(url),
-        _ => return Err(StartError::Scheme),
-    };
-    let mut config = parsed.map_err(|error| StartError::Address(error.details().to_owned()))?;
-    // fred greets the server in one line of text, unquoted: a blank would end the password, and a
-    // line break would begin another command.
-    let is_sendable = |text: &String| !text.chars().any(|c| c.is_whitespace() || c.is_control());
-    if ![&config.username, &config.password].into_iter().flatten().all(is_sendable) {
-        return Err(StartError::Credentials);
-    }
-    config.version = RespVersion::RESP3;
-    config.fail_fast = true;
-    if scheme == "rediss" {
-        config.tls = Some(tls(ca)?);
-    }
-    Ok(config)
-}
-
-fn tls(ca: Option<&Path>) -> Result<TlsConfig, StartError> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Some(path) => {
-            let unreadable = || StartError::Ca { path: path.to_owned() };
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|_| unreadable())? {
-                roots.add(certificate.map_err(|_| unreadable())?).map_err(|_| unreadable())?;
-            }
-            if roots.is_empty() {
-                return Err(unreadable());
-            }
-        }
-        None => {
-            // One that cannot be read does not spoil the others.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err(StartError::NoRoots);
-            }
-        }
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(StartError::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(config).into())
 }
 
 /// The value of a field of INFO.
@@ -224,29 +330,6 @@ fn warn_of_eviction(memory: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_that_cannot_be_obeyed_are_refused() {
-        let refused = |url: &str| config(url, None).unwrap_err();
-        assert!(matches!(refused("redis-cluster://h:1"), StartError::Scheme));
-        assert!(matches!(refused("redis-sentinel://h:1/0?sentinelServiceName=x"), StartError::Scheme));
-        assert!(matches!(refused("localhost:6379"), StartError::Scheme));
-        assert!(matches!(refused("redis+unix:///tmp/s?db=1"), StartError::UnixQuery));
-        assert!(matches!(refused("redis://h:1/x"), StartError::Address(_)));
-        assert!(matches!(refused("redis://:a%0d%0ab@h:1"), StartError::Credentials));
-        assert!(matches!(config("redis://h", Some(Path::new("ca.pem"))), Err(StartError::CaWithoutTls)));
-        assert!(matches!(config("rediss://h", Some(Path::new("/no/ca.pem"))), Err(StartError::Ca { .. })));
-    }
-
-    #[test]
-    fn a_refusal_never_repeats_the_password() {
-        for url in
-            ["redis://u:hunter2@h:1/x", "redis://u:hunter2@", "x://u:hunter2@h", "redis+unix://u:hunter2@h/s?db=1"]
-        {
-            let error = config(url, None).unwrap_err();
-            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
-        }
-    }
 
     #[test]
     fn a_redis_before_7_is_refused_by_its_version() {

@@ -6,11 +6,9 @@
 //! Where it cannot be written, a connection cannot be found by its name, and nothing else is lost. Called
 //! by [`super::engine`].
 
-use fred::interfaces::{HashesInterface, KeysInterface, SetsInterface};
-use fred::types::Value;
-
 use crate::ids::{ConnId, DeviceId, NodeId, ShopId};
-use crate::store::redis::reply::store_error;
+use crate::store::redis::fleet::Ask;
+use crate::store::redis::reply::{self, Reply};
 use crate::store::redis::{RedisStore, hashes};
 use crate::store::{Online, StoreError};
 
@@ -22,65 +20,46 @@ impl RedisStore {
     pub(super) async fn note_conn(&self, shop: &ShopId, device: &DeviceId, conn: &ConnId) {
         let Some(node) = conn.node() else { return };
         let key = self.keys.conns(&node);
-        let noting = async {
-            let pipeline = self.commands()?.pipeline();
-            let field = (conn.as_str(), hashes::whose_text(shop, device));
-            let _queued: Value = pipeline.hset(key.as_str(), field).await.map_err(failed)?;
-            // A node that logs somebody in and never beats leaves nothing behind either.
-            let _queued: Value = pipeline.expire(key.as_str(), KEPT_S, None).await.map_err(failed)?;
-            pipeline.all::<Value>().await.map_err(failed)
-        };
-        noted(noting.await);
+        let set = Ask::new("HSET", key.as_str(), [conn.as_str(), &hashes::whose_text(shop, device)]);
+        // A node that logs somebody in and never beats leaves nothing behind either.
+        noted(self.ask_all("conns", vec![set, keep(key)]).await);
     }
 
     /// Takes back [`RedisStore::note_conn`].
     pub(super) async fn drop_conn(&self, conn: &ConnId) {
         let Some(node) = conn.node() else { return };
-        let dropping = async { self.commands()?.hdel(self.keys.conns(&node), conn.as_str()).await.map_err(failed) };
-        noted(dropping.await);
+        noted(self.ask(Ask::new("HDEL", self.keys.conns(&node), [conn.as_str()])).await);
     }
 
     /// The node lives: what is noted of its connections is kept.
     pub(super) async fn keep_conns(&self, node: &NodeId) {
-        let keeping = async {
-            let pipeline = self.commands()?.pipeline();
-            for key in [self.keys.conns(node), self.keys.legacy_conns(node)] {
-                let _queued: Value = pipeline.expire(key, KEPT_S, None).await.map_err(failed)?;
-            }
-            pipeline.all::<Value>().await.map_err(failed)
-        };
-        noted(keeping.await);
+        let keys = [self.keys.conns(node), self.keys.legacy_conns(node)];
+        noted(self.ask_all("conns", keys.into_iter().map(keep).collect()).await);
     }
 
     /// The node is gone, and its connections with it.
     pub(super) async fn drop_conns(&self, node: &NodeId) {
-        let dropping = async {
-            let pipeline = self.commands()?.pipeline();
-            for key in [self.keys.conns(node), self.keys.legacy_conns(node)] {
-                let _queued: Value = pipeline.unlink(key).await.map_err(failed)?;
-            }
-            pipeline.all::<Value>().await.map_err(failed)
-        };
-        noted(dropping.await);
+        let keys = [self.keys.conns(node), self.keys.legacy_conns(node)];
+        noted(self.ask_all("conns", keys.into_iter().map(|key| Ask::of("UNLINK", key)).collect()).await);
     }
 
     pub(super) async fn note_legacy_conn(&self, conn: &ConnId, is_there: bool) -> Result<(), StoreError> {
         let Some(node) = conn.node() else { return Ok(()) };
-        let (key, pipeline) = (self.keys.legacy_conns(&node), self.commands()?.pipeline());
-        if is_there {
-            let _queued: Value = pipeline.sadd(key.as_str(), conn.as_str()).await.map_err(failed)?;
-            let _queued: Value = pipeline.expire(key.as_str(), KEPT_S, None).await.map_err(failed)?;
+        let key = self.keys.legacy_conns(&node);
+        let asks = if is_there {
+            vec![Ask::new("SADD", key.as_str(), [conn.as_str()]), keep(key)]
         } else {
-            let _queued: Value = pipeline.srem(key.as_str(), conn.as_str()).await.map_err(failed)?;
-        }
-        let _counts: Value = pipeline.all().await.map_err(failed)?;
-        Ok(())
+            vec![Ask::new("SREM", key, [conn.as_str()])]
+        };
+        self.ask_all("conns", asks).await.map(drop)
     }
 
     pub(super) async fn all_legacy_conns(&self) -> Result<Vec<ConnId>, StoreError> {
-        let nodes: Vec<String> = self.commands()?.hkeys(self.keys.nodes()).await.map_err(failed)?;
+        let mut nodes = self.ask(Ask::of("HKEYS", self.keys.nodes())).await?;
         let mut conns = Vec::new();
-        for node in nodes.iter().filter_map(|node| node.parse().ok()) {
+        while !nodes.is_empty() {
+            let node = nodes.value()?;
+            let Some(node) = reply::text(&node).and_then(|node| node.parse().ok()) else { continue };
             let of_node = self.members(self.keys.legacy_conns(&node)).await?;
             conns.extend(of_node.iter().filter_map(|conn| conn.parse::<ConnId>().ok()));
         }
@@ -90,22 +69,22 @@ impl RedisStore {
     /// The presence that this connection is.
     pub(super) async fn find_conn(&self, conn: &ConnId) -> Result<Option<(ShopId, Online)>, StoreError> {
         let Some(node) = conn.node() else { return Ok(None) };
-        let client = self.commands()?;
-        let noted: Option<String> = client.hget(self.keys.conns(&node), conn.as_str()).await.map_err(failed)?;
+        let mut noted = self.ask(Ask::new("HGET", self.keys.conns(&node), [conn.as_str()])).await?;
+        let noted: Option<String> = noted.parsed_or_nil()?;
         let Some((shop, device)) = noted.as_deref().and_then(hashes::whose) else { return Ok(None) };
         let key = self.keys.shop(&shop).online();
-        let presence: Option<String> = client.hget(key, device.as_str()).await.map_err(failed)?;
+        let presence: Option<String> = self.ask(Ask::new("HGET", key, [device.as_str()])).await?.parsed_or_nil()?;
         let online = presence.as_deref().and_then(|presence| hashes::online(device, presence));
         Ok(online.filter(|online| online.conn == *conn).map(|online| (shop, online)))
     }
 }
 
-fn failed(error: fred::error::Error) -> StoreError {
-    store_error("conns", error)
+fn keep(key: String) -> Ask {
+    Ask::new("EXPIRE", key, [KEPT_S])
 }
 
 /// Where Redis is away the call beside it fails too, and tells; where it is full, publishes tell.
-fn noted(outcome: Result<Value, StoreError>) {
+fn noted(outcome: Result<Reply, StoreError>) {
     if let Err(error) = outcome {
         tracing::debug!(%error, "it is not noted whose connection it is");
     }

@@ -4,25 +4,21 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use fred::clients::Client;
-use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, SetsInterface, StreamsInterface};
-use fred::types::{ClusterHash, CustomCommand, Value};
-
 use crate::attrs::{Attrs, AttrsChange};
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId, steady_ms};
 use crate::message::{Audience, Broadcast, MembershipChange, Origin, Signal};
 use crate::metrics::{self, StoreOp};
 use crate::store::record;
-use crate::store::redis::reply::{self, PIPELINE_MAX, Reply, queued, store_error, unreadable, unwritable};
-use crate::store::redis::script::ensure_up;
+use crate::store::redis::fleet::{Ask, Line};
+use crate::store::redis::reply::{self, PIPELINE_MAX, Reply, unreadable, unwritable};
 use crate::store::redis::scripts::{self, MARKS_MAX, MembershipCall, PublishCall, RawEntry, TRIM_ENTRIES_MAX};
-use crate::store::redis::{RedisStore, hashes};
+use crate::store::redis::{RedisStore, hashes, survey};
 use crate::store::{
     Admission, AttrsChanged, Barred, Beat, Connect, Device, Event, Evicted, Forget, LegacyText, Mark, Marked,
     MembershipChanged, NodeReport, Online, Page, PageLimit, Publish, Published, Receipt, Restored, SetStatus,
     Signalled, StatusSet, Store, StoreError, Stored, timed,
 };
+use async_trait::async_trait;
 
 /// Members of one step of a scan.
 const SCAN_COUNT: u32 = 1000;
@@ -115,8 +111,19 @@ impl Store for RedisStore {
         Ok(Page { entries, last, is_end: raw.is_end })
     }
 
-    async fn heads(&self, shops: &[ShopId]) -> Result<Vec<MessageId>, StoreError> {
+    async fn heads(&self, shops: &[ShopId]) -> Result<Vec<Option<MessageId>>, StoreError> {
         timed(StoreOp::Heads, self.all_heads(shops)).await
+    }
+
+    async fn has_lost(&self, shop: &ShopId, id: MessageId) -> Result<bool, StoreError> {
+        let args = [id.to_string(), "-".to_owned(), "COUNT".to_owned(), "1".to_owned()];
+        let ask = Ask::new("XREVRANGE", self.keys.shop(shop).log(), args);
+        let mut reply = timed(StoreOp::Heads, self.fleet.ask(Line::Reads, ask)).await?;
+        if reply.is_empty() {
+            return Ok(false);
+        }
+        let newest: MessageId = Reply::new("xrevrange", reply.value()?).parsed()?;
+        Ok(newest < id)
     }
 
     async fn devices(&self, shop: &ShopId) -> Result<Vec<Device>, StoreError> {
@@ -142,8 +149,9 @@ impl Store for RedisStore {
     }
 
     async fn log_len(&self, shop: &ShopId) -> Result<u64, StoreError> {
-        let client = self.commands()?;
-        timed(StoreOp::Other, client.xlen(self.keys.shop(shop).log())).await.map_err(|error| store_error("xlen", error))
+        let mut reply = timed(StoreOp::Other, self.ask(Ask::of("XLEN", self.keys.shop(shop).log()))).await?;
+        let count = reply.number()?;
+        u64::try_from(count).map_err(|_| reply.unknown(count))
     }
 
     async fn forget(&self, shop: &ShopId, device: &DeviceId, which: Forget) -> Result<bool, StoreError> {
@@ -267,10 +275,9 @@ impl Store for RedisStore {
     }
 
     async fn leave(&self, node: &NodeId) -> Result<(), StoreError> {
-        let client = self.commands()?;
-        let leaving = timed(StoreOp::Other, client.hdel(self.keys.nodes(), node.as_str()));
+        let leaving = timed(StoreOp::Other, self.ask(Ask::new("HDEL", self.keys.nodes(), [node.as_str()])));
         let (removed, ()) = tokio::join!(leaving, self.drop_conns(node));
-        let removed: i64 = removed.map_err(|error| store_error("hdel", error))?;
+        let removed = removed?.number()?;
         tracing::debug!(%node, removed, "the node left");
         Ok(())
     }
@@ -292,36 +299,36 @@ impl Store for RedisStore {
     }
 
     fn is_hearing(&self) -> bool {
-        self.subscriptions.is_hearing()
+        self.fleet.is_hearing()
     }
 
     async fn close(&self) {
         self.subscriptions.close().await;
-        self.connections.close().await;
+        if let Some(keeper) = &self.keeper {
+            keeper.abort();
+        }
+        survey::close(&self.fleet).await;
     }
 }
 
 impl RedisStore {
-    /// The connection for commands.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] where it is down.
-    pub(super) fn commands(&self) -> Result<&Client, StoreError> {
-        ensure_up(&self.connections.commands)?;
-        Ok(&self.connections.commands)
+    /// Sends a command to whoever has its key.
+    pub(super) async fn ask(&self, ask: Ask) -> Result<Reply, StoreError> {
+        self.fleet.ask(Line::Commands, ask).await
     }
 
-    async fn all_heads(&self, shops: &[ShopId]) -> Result<Vec<MessageId>, StoreError> {
+    /// Sends commands, each to whoever has its key, and gives the replies in order.
+    pub(super) async fn ask_all(&self, call: &'static str, asks: Vec<Ask>) -> Result<Reply, StoreError> {
+        self.fleet.ask_all(Line::Commands, asks).await.map(|replies| Reply::of_many(call, replies))
+    }
+
+    async fn all_heads(&self, shops: &[ShopId]) -> Result<Vec<Option<MessageId>>, StoreError> {
         let mut heads = Vec::with_capacity(shops.len());
         for chunk in shops.chunks(PIPELINE_MAX) {
-            let pipeline = self.commands()?.pipeline();
-            for shop in chunk {
-                let _queued: Value = queued(pipeline.get(self.keys.shop(shop).head()).await)?;
-            }
-            let answer: Value = pipeline.all().await.map_err(|error| store_error("heads", error))?;
-            let mut reply = Reply::new("heads", answer);
-            for _ in chunk {
-                heads.push(reply.id_or_zero()?);
+            let asks = chunk.iter().map(|shop| Ask::of("GET", self.keys.shop(shop).head())).collect();
+            for value in self.fleet.ask_each(Line::Commands, asks).await? {
+                let id = value.map(|value| Reply::of_many("heads", vec![value]).id_or_zero());
+                heads.push(id.transpose()?);
             }
         }
         Ok(heads)
@@ -337,11 +344,8 @@ impl RedisStore {
         let mut members = BTreeSet::new();
         let mut cursor = "0".to_owned();
         loop {
-            let command = CustomCommand::new_static("SSCAN", ClusterHash::FirstKey, false);
-            let args = vec![key.clone(), cursor, "COUNT".to_owned(), SCAN_COUNT.to_string()];
-            let answer: Value =
-                self.commands()?.custom(command, args).await.map_err(|error| store_error("sscan", error))?;
-            let mut reply = Reply::new("sscan", answer);
+            let args = [cursor, "COUNT".to_owned(), SCAN_COUNT.to_string()];
+            let mut reply = self.ask(Ask::new("SSCAN", key.as_str(), args)).await?;
             cursor = reply.parsed()?;
             let names = reply.value()?.into_array();
             members.extend(names.iter().filter_map(reply::text).map(str::to_owned));
@@ -353,8 +357,7 @@ impl RedisStore {
 
     /// Puts a shop on the list of all shops.
     async fn remember(&self, shop: &ShopId) -> Result<(), StoreError> {
-        let added: Result<i64, _> = self.commands()?.sadd(self.keys.shops(), shop.as_str()).await;
-        match added.map_err(|error| store_error("sadd", error)) {
+        match self.ask(Ask::new("SADD", self.keys.shops(), [shop.as_str()])).await {
             // A shop with messages is on the list already, and its devices are to empty the store.
             Ok(_) | Err(StoreError::Full) => Ok(()),
             Err(error) => Err(error),

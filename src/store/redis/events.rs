@@ -3,24 +3,22 @@
 //! Owns the fields of its entries: flat texts, and none for what does not apply. Never reads the stream.
 //! Called by [`super::engine`].
 
-use fred::interfaces::StreamsInterface;
-use fred::types::Value;
-use fred::types::streams::{XCapKind, XCapTrim};
-
 use crate::store::redis::RedisStore;
-use crate::store::redis::reply::{PIPELINE_MAX, queued, store_error};
+use crate::store::redis::fleet::Ask;
+use crate::store::redis::reply::PIPELINE_MAX;
 use crate::store::{Event, EventKind, StoreError};
 
 impl RedisStore {
     pub(super) async fn add_all_events(&self, events: &[Event]) -> Result<(), StoreError> {
         let key = self.keys.events();
         for chunk in events.chunks(PIPELINE_MAX) {
-            let pipeline = self.commands()?.pipeline();
-            for event in chunk {
-                let cap = (XCapKind::MaxLen, XCapTrim::AlmostExact, self.settings.events_max);
-                let _queued: Value = queued(pipeline.xadd(key.as_str(), false, cap, "*", fields(event)).await)?;
-            }
-            let _ids: Value = pipeline.all().await.map_err(|error| store_error("xadd", error))?;
+            let cap = self.settings.events_max.to_string();
+            let add = |event| {
+                let cap = ["MAXLEN", "~", &cap, "*"].map(str::to_owned);
+                let fields = fields(event).into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+                Ask::new("XADD", key.as_str(), cap.into_iter().chain(fields))
+            };
+            self.ask_all("xadd", chunk.iter().map(add).collect()).await?;
         }
         Ok(())
     }

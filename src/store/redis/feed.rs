@@ -1,8 +1,8 @@
 //! From fred's messages to the store's feed.
 //!
 //! Owns the order of events and the note of what was heard. Waits where the feed is full, so that
-//! what overflows is fred's buffer, and that is told as a gap. Never subscribes anything. Run as one
-//! task by [`super::subscriptions`].
+//! what overflows is fred's buffer, and that is told as a gap. Never subscribes anything. Run by
+//! [`super::subscriptions`], one task for each primary.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use crate::store::redis::keys::Keys;
 use crate::store::redis::{payload, reply};
 use crate::store::{FeedEvent, GapCause};
 
-/// What this node heard of itself.
+/// What this node heard of itself over one connection.
 #[derive(Debug, Default)]
 pub struct Ear {
     heard: AtomicU64,
@@ -52,21 +52,13 @@ impl Ear {
     }
 }
 
-/// The channels that are no shop's.
-#[derive(Debug, Clone)]
-pub struct OwnChannels {
-    /// On which this node hears itself.
-    pub probe: String,
-    /// What is for every shop; not sharded.
-    pub all: String,
-}
-
 /// Hands on events until fred's channel is closed.
 pub struct Pump {
     pub messages: broadcast::Receiver<Message>,
     pub events: mpsc::Sender<FeedEvent>,
     pub keys: Keys,
-    pub channels: OwnChannels,
+    /// The channel of what is for every shop.
+    pub all: String,
     pub ear: Arc<Ear>,
 }
 
@@ -74,7 +66,7 @@ impl Pump {
     pub async fn run(mut self) {
         loop {
             match self.messages.recv().await {
-                Ok(message) if *message.channel == *self.channels.probe => self.hear(&message),
+                Ok(message) if self.keys.is_probe(&message.channel) => self.hear(&message),
                 Ok(message) => {
                     if let Some(event) = self.event(&message) {
                         self.hand_on(event).await;
@@ -96,7 +88,7 @@ impl Pump {
     }
 
     fn event(&self, message: &Message) -> Option<FeedEvent> {
-        if *message.channel == *self.channels.all {
+        if *message.channel == *self.all {
             return self.event_for_all(message);
         }
         let Some(shop) = self.keys.shop_of(&message.channel) else {

@@ -32,9 +32,15 @@ impl Keys {
         channel.strip_prefix(&*self.prefix)?.strip_prefix('{')?.strip_suffix('}')?.parse().ok()
     }
 
-    /// The sharded channel on which a node hears itself. No shop's: a shop's ends with its tag.
-    pub fn probe(&self, node: &NodeId) -> String {
-        format!("{}{{probe-{node}}}:probe", self.prefix)
+    /// A sharded channel on which a node hears itself: of a cluster it needs one in a slot of each primary,
+    /// and `turn` makes names until they fit. No shop's: a shop's ends with its tag.
+    pub fn probe(&self, node: &NodeId, turn: u32) -> String {
+        format!("{}{{probe-{node}-{turn}}}:probe", self.prefix)
+    }
+
+    /// Whether a channel is one on which some node hears itself.
+    pub fn is_probe(&self, channel: &str) -> bool {
+        channel.strip_prefix(&*self.prefix).is_some_and(|rest| rest.starts_with("{probe-") && rest.ends_with("}:probe"))
     }
 
     /// Hash: node → its last beat.
@@ -62,7 +68,7 @@ impl Keys {
         format!("{}legacy:{number}", self.prefix)
     }
 
-    /// The channel of what is for every shop. Not sharded, and no shop's: it has no tag.
+    /// The sharded channel of what is for every shop. No shop's: it has no tag.
     pub fn all(&self) -> String {
         format!("{}all", self.prefix)
     }
@@ -183,7 +189,7 @@ mod tests {
             (shop.attrs(), "sr:{s 1}:attrs"),
             (shop.barred(), "sr:{s 1}:barred"),
             (shop.once(&once), "sr:{s 1}:once:k{1}"),
-            (keys.probe(&"n-1".parse().unwrap()), "sr:{probe-n-1}:probe"),
+            (keys.probe(&"n-1".parse().unwrap(), 7), "sr:{probe-n-1-7}:probe"),
             (keys.nodes(), "sr:nodes"),
             (keys.conns(&"n-1".parse().unwrap()), "sr:conns:n-1"),
             (keys.legacy_conns(&"n-1".parse().unwrap()), "sr:legacy-conns:n-1"),
@@ -204,7 +210,9 @@ mod tests {
         let keys = Keys::new("other:");
         let shop: ShopId = "probe-n".parse().unwrap();
         assert_eq!(keys.shop_of(&keys.channel(&shop)), Some(shop));
-        assert_eq!(keys.shop_of(&keys.probe(&"n".parse().unwrap())), None);
+        let probe = keys.probe(&"n".parse().unwrap(), 0);
+        assert_eq!((keys.shop_of(&probe), keys.is_probe(&probe)), (None, true));
+        assert!(!keys.is_probe(&keys.all()) && !keys.is_probe("other:{probe-n}"));
         assert_eq!(keys.shop_of(&keys.all()), None);
         assert_eq!(keys.shop_of("sr:{a}"), None);
     }

@@ -9,13 +9,11 @@
 
 use std::time::Duration;
 
-use fred::interfaces::{HashesInterface, KeysInterface};
-use fred::types::{Expiration, SetOptions, Value};
-
 use crate::ids::{MessageId, ShopId};
 use crate::store::StoreError;
+use crate::store::redis::fleet::Ask;
 use crate::store::redis::keys::ShopKeys;
-use crate::store::redis::reply::{PIPELINE_MAX, Reply, queued, store_error, unavailable};
+use crate::store::redis::reply::{PIPELINE_MAX, unavailable};
 use crate::store::redis::{RedisStore, hashes};
 
 /// How much longer than its message a number leads there: retention may be late, or nobody at work.
@@ -39,9 +37,8 @@ impl RedisStore {
     }
 
     async fn known_numbers(&self, keys: &ShopKeys, messages: &[MessageId]) -> Result<Vec<Option<u64>>, StoreError> {
-        let fields: Vec<String> = messages.iter().map(MessageId::to_string).collect();
-        let known: Value = self.commands()?.hmget(keys.numbers(), fields).await.map_err(failed)?;
-        let mut reply = Reply::new("numbers", known);
+        let fields = messages.iter().map(MessageId::to_string);
+        let mut reply = self.ask(Ask::new("HMGET", keys.numbers(), fields)).await?;
         messages.iter().map(|_| reply.parsed_or_nil()).collect()
     }
 
@@ -68,7 +65,7 @@ impl RedisStore {
         let count = messages.len() as u64;
         for leap in LEAPS {
             let counter = self.keys.newest_number();
-            let newest: i64 = self.commands()?.incr_by(counter, (count + leap) as i64).await.map_err(failed)?;
+            let newest = self.ask(Ask::new("INCRBY", counter, [(count + leap).to_string()])).await?.number()?;
             let first = u64::try_from(newest).ok().and_then(|newest| (newest + 1).checked_sub(count));
             let first = first.filter(|first| *first > 0);
             let nonsense = || StoreError::Nonsense { call: "incrby", seen: format!("the number {newest}") };
@@ -82,15 +79,12 @@ impl RedisStore {
 
     /// Makes each number lead to its message; false where somebody has one of them, and then none does.
     async fn reserve_numbers(&self, shop: &ShopId, offers: &[(MessageId, u64)]) -> Result<bool, StoreError> {
-        let kept_s = self.settings.message_retention.saturating_add(KEPT_LONGER).as_secs() as i64;
-        let pipeline = self.commands()?.pipeline();
-        for (message, number) in offers {
-            let (key, text) = (self.keys.numbered(*number), hashes::numbered_text(shop, *message));
-            let (kept, new) = (Some(Expiration::EX(kept_s)), Some(SetOptions::NX));
-            let _queued: Value = queued(pipeline.set(key, text, kept, new, false).await)?;
-        }
-        let answer: Value = pipeline.all().await.map_err(failed)?;
-        let mut reply = Reply::new("numbers", answer);
+        let kept_s = self.settings.message_retention.saturating_add(KEPT_LONGER).as_secs().to_string();
+        let reserve = |(message, number): &(MessageId, u64)| {
+            let text = hashes::numbered_text(shop, *message);
+            Ask::new("SET", self.keys.numbered(*number), [&*text, "EX", &kept_s, "NX"])
+        };
+        let mut reply = self.ask_all("numbers", offers.iter().map(reserve).collect()).await?;
         let mut reserved = Vec::with_capacity(offers.len());
         for (_, number) in offers {
             if !reply.value()?.is_null() {
@@ -110,28 +104,17 @@ impl RedisStore {
         if numbers.is_empty() {
             return;
         }
-        let dropping = async {
-            let pipeline = self.commands()?.pipeline();
-            for number in numbers {
-                let _queued: Value = queued(pipeline.unlink(self.keys.numbered(number)).await)?;
-            }
-            pipeline.all::<Value>().await.map_err(failed)
-        };
-        if let Err(error) = dropping.await {
+        let asks = numbers.into_iter().map(|number| Ask::of("UNLINK", self.keys.numbered(number))).collect();
+        if let Err(error) = self.ask_all("numbers", asks).await {
             tracing::debug!(%error, "numbers that no message has are kept until their time is over");
         }
     }
 
     pub(super) async fn find_numbered(&self, number: u64) -> Result<Option<(ShopId, MessageId)>, StoreError> {
-        let client = self.commands()?;
-        let noted: Option<String> = client.get(self.keys.numbered(number)).await.map_err(failed)?;
+        let noted: Option<String> = self.ask(Ask::of("GET", self.keys.numbered(number))).await?.parsed_or_nil()?;
         let Some((shop, message)) = noted.as_deref().and_then(hashes::numbered) else { return Ok(None) };
         let key = self.keys.shop(&shop).numbers();
-        let held: Option<String> = client.hget(key, message.to_string()).await.map_err(failed)?;
+        let held: Option<String> = self.ask(Ask::new("HGET", key, [message.to_string()])).await?.parsed_or_nil()?;
         Ok(held.filter(|held| *held == number.to_string()).map(|_| (shop, message)))
     }
-}
-
-fn failed(error: fred::error::Error) -> StoreError {
-    store_error("numbers", error)
 }

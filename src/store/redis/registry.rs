@@ -6,13 +6,11 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use fred::interfaces::HashesInterface;
-use fred::types::Value;
 
 use crate::attrs::{Attrs, AttrsChange};
 use crate::ids::{DeviceId, ShopId};
-use crate::store::redis::reply::{self, Reply, queued, store_error, unavailable, unreadable};
-use crate::store::redis::script::ensure_up;
+use crate::store::redis::fleet::{Ask, Line};
+use crate::store::redis::reply::{self, Reply, store_error, unavailable, unreadable};
 use crate::store::redis::scripts::{AttrsCall, AttrsSet};
 use crate::store::redis::{RedisStore, hashes};
 use crate::store::{AttrsChanged, Barred, Device, Online, StoreError};
@@ -74,26 +72,23 @@ impl RedisStore {
     }
 
     pub(super) async fn remove_bar(&self, shop: &ShopId, device: &DeviceId) -> Result<bool, StoreError> {
-        let removing = self.commands()?.hdel(self.keys.shop(shop).barred(), device.as_str());
-        let removed: i64 = removing.await.map_err(|error| store_error("hdel", error))?;
-        Ok(removed > 0)
+        let remove = Ask::new("HDEL", self.keys.shop(shop).barred(), [device.as_str()]);
+        Ok(self.ask(remove).await?.number()? > 0)
     }
 
     async fn hash(&self, call: &'static str, key: String) -> Result<HashMap<String, Bytes>, StoreError> {
-        let client = &self.connections.reads;
-        ensure_up(client)?;
-        client.hgetall(key).await.map_err(|error| store_error(call, error))
+        let value = self.fleet.ask(Line::Reads, Ask::of("HGETALL", key)).await?.value()?;
+        value.convert().map_err(|error| store_error(call, error))
+    }
+
+    async fn read_all(&self, call: &'static str, asks: Vec<Ask>) -> Result<Reply, StoreError> {
+        self.fleet.ask_all(Line::Reads, asks).await.map(|replies| Reply::of_many(call, replies))
     }
 
     pub(super) async fn one_device(&self, shop: &ShopId, device: &DeviceId) -> Result<Option<Device>, StoreError> {
         let keys = self.keys.shop(shop);
-        let client = &self.connections.reads;
-        ensure_up(client)?;
-        let pipeline = client.pipeline();
-        let _queued: Value = queued(pipeline.hget(keys.devices(), device.as_str()).await)?;
-        let _queued: Value = queued(pipeline.hget(keys.cursors(), device.as_str()).await)?;
-        let answer: Value = pipeline.all().await.map_err(|error| store_error("device", error))?;
-        let mut reply = Reply::new("device", answer);
+        let asks = [keys.devices(), keys.cursors()].map(|key| Ask::new("HGET", key, [device.as_str()]));
+        let mut reply = self.read_all("device", asks.into()).await?;
         let (record, cursor) = (reply.value()?, reply.value()?);
         let Some(bytes) = reply::bytes(&record) else { return Ok(None) };
         let device = hashes::device(device.clone(), bytes, reply::text(&cursor));
@@ -135,13 +130,9 @@ impl RedisStore {
 
     async fn present_attrs(&self, shop: &ShopId, device: &DeviceId) -> Result<Present, StoreError> {
         let keys = self.keys.shop(shop);
-        let client = &self.connections.reads;
-        ensure_up(client)?;
-        let pipeline = client.pipeline();
-        let _queued: Value = queued(pipeline.hexists(keys.devices(), device.as_str()).await)?;
-        let _queued: Value = queued(pipeline.hget(keys.attrs(), device.as_str()).await)?;
-        let answer: Value = pipeline.all().await.map_err(|error| store_error("attrs", error))?;
-        let mut reply = Reply::new("attrs", answer);
+        let is_registered = Ask::new("HEXISTS", keys.devices(), [device.as_str()]);
+        let text = Ask::new("HGET", keys.attrs(), [device.as_str()]);
+        let mut reply = self.read_all("attrs", vec![is_registered, text]).await?;
         Ok(Present { is_registered: reply.number()? == 1, text: reply.parsed_or_nil()? })
     }
 }

@@ -19,7 +19,9 @@ use crate::store::record::RecordError;
 pub const PIPELINE_MAX: usize = 256;
 
 /// Server errors that mean "not now": nothing happened, or nothing is known, and later it may work.
-const NOT_NOW: [&str; 10] = [
+const NOT_NOW: [&str; 12] = [
+    "MOVED",
+    "ASK",
     "LOADING",
     "READONLY",
     "MASTERDOWN",
@@ -61,6 +63,27 @@ pub fn is_unknown_script(error: &Error) -> bool {
     error_code(error) == Some("NOSCRIPT")
 }
 
+/// A refusal of a server that is not the one to ask: it carried nothing out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The slot is another server's.
+    Moved,
+    /// The slot is on its way to another server.
+    Moving,
+    /// The server was a primary, and is one no more.
+    Demoted,
+}
+
+/// Whether this is a refusal for having asked in the wrong place.
+pub fn refusal(error: &Error) -> Option<Refusal> {
+    match error_code(error)? {
+        "MOVED" => Some(Refusal::Moved),
+        "ASK" | "TRYAGAIN" => Some(Refusal::Moving),
+        "READONLY" => Some(Refusal::Demoted),
+        _ => None,
+    }
+}
+
 /// The word in capitals that begins an error of the server; fred's own errors have none.
 fn error_code(error: &Error) -> Option<&str> {
     let word = error.details().split(' ').next()?;
@@ -70,14 +93,6 @@ fn error_code(error: &Error) -> Option<&str> {
 /// The error for a record that cannot be written.
 pub fn unwritable(call: &'static str, error: RecordError) -> StoreError {
     StoreError::Nonsense { call, seen: error.to_string() }
-}
-
-/// What comes of adding a command to a pipeline.
-///
-/// # Errors
-/// [`StoreError`]; it was not added.
-pub fn queued<T>(queued: Result<T, Error>) -> Result<T, StoreError> {
-    queued.map_err(|error| store_error("pipeline", error))
 }
 
 /// Notes that a field holds what this version cannot read.
@@ -100,6 +115,11 @@ impl Reply {
             other => vec![other],
         };
         Reply { call, items: items.into_iter() }
+    }
+
+    /// The replies to several commands, as one item each.
+    pub fn of_many(call: &'static str, replies: Vec<Value>) -> Reply {
+        Reply { call, items: replies.into_iter() }
     }
 
     /// Whether there is nothing more.

@@ -3,17 +3,18 @@
 //! Owns how arguments become strings and how replies become outcomes; the contract of each script is
 //! its header. Never spells a key: they come from [`super::keys`]. Called by [`super`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use fred::clients::Client;
 use fred::types::Value;
 
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId};
 use crate::message::{Membership, MembershipChange, MembershipStep};
+use crate::store::redis::fleet::{Fleet, Line};
 use crate::store::redis::hashes;
 use crate::store::redis::keys::ShopKeys;
 use crate::store::redis::reply::{self, Reply};
-use crate::store::redis::script::Script;
+use crate::store::redis::script::{Script, Way};
 use crate::store::{
     Admission, Beat, Connect, Connected, Evicted, Forget, Mark, Marked, MembershipChanged, NodeReport, Online,
     PageLimit, Published, Restored, SetStatus, StatusSet, StoreError,
@@ -86,10 +87,12 @@ pub struct RawEntry {
     pub expired: Value,
 }
 
-/// Every script, and the connections they run on.
+/// Every script, and the ways they take.
 pub struct Scripts {
-    commands: Client,
-    reads: Client,
+    commands: Way,
+    reads: Way,
+    /// For what a caller is promised to find again whatever fails.
+    committed: Way,
     publish: Script,
     mark_delivered: Script,
     connect: Script,
@@ -109,10 +112,12 @@ pub struct Scripts {
 }
 
 impl Scripts {
-    pub fn new(commands: Client, reads: Client) -> Scripts {
+    pub fn new(fleet: &Arc<Fleet>) -> Scripts {
+        let way = |line| Way { fleet: fleet.clone(), line };
         Scripts {
-            commands,
-            reads,
+            commands: way(Line::Commands),
+            reads: way(Line::Reads),
+            committed: way(Line::Committed),
             publish: Script::new("publish", include_str!("../../../lua/publish.lua")),
             mark_delivered: Script::new("mark_delivered", include_str!("../../../lua/mark_delivered.lua")),
             connect: Script::new("connect", include_str!("../../../lua/connect.lua")),
@@ -154,7 +159,7 @@ impl Scripts {
         args.push(number(once_ms));
         args.push(check.into());
         args.extend(devices.iter().map(|device| Value::from(device.as_str())));
-        let mut reply = self.publish.run(&self.commands, keys, args).await?;
+        let mut reply = self.publish.run(&self.committed, keys, args).await?;
         match reply.number()? {
             0 => Ok(Published::Stored(reply.parsed()?)),
             1 => Ok(Published::Duplicate(reply.parsed()?)),
@@ -255,7 +260,7 @@ impl Scripts {
             Value::Bytes(record.into()),
             publisher.as_str().into(),
         ];
-        let mut reply = self.set_status.run(&self.commands, keys, args).await?;
+        let mut reply = self.set_status.run(&self.committed, keys, args).await?;
         match reply.number()? {
             0 => Ok(StatusSet::Set(reply.parsed()?)),
             1 => Ok(StatusSet::Unchanged),
@@ -338,7 +343,7 @@ impl Scripts {
             Value::Bytes(call.record.into()),
             call.publisher.as_str().into(),
         ];
-        let mut reply = self.membership.run(&self.commands, keys, args).await?;
+        let mut reply = self.membership.run(&self.committed, keys, args).await?;
         match reply.number()? {
             0 => Ok(MembershipChanged::Changed(reply.parsed()?)),
             1 => Ok(MembershipChanged::Unchanged),
@@ -356,7 +361,7 @@ impl Scripts {
             call.expected.unwrap_or_default().into(),
             call.attrs.unwrap_or_default().into(),
         ];
-        let mut reply = self.set_attrs.run(&self.commands, keys, args).await?;
+        let mut reply = self.set_attrs.run(&self.committed, keys, args).await?;
         match reply.number()? {
             0 => Ok(AttrsSet::Set),
             1 => Ok(AttrsSet::Changed),

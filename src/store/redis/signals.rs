@@ -2,56 +2,49 @@
 //!
 //! Owns which channel each goes to. Never waits for whoever hears it. Called by [`super::engine`].
 
-use bytes::Bytes;
-use fred::interfaces::{HashesInterface, KeysInterface, PubsubInterface};
-use fred::types::Value;
-
 use crate::ids::{DeviceId, ShopId};
 use crate::message::{Audience, Broadcast, Origin, Signal};
 use crate::store::record;
-use crate::store::redis::reply::{PIPELINE_MAX, queued, store_error, unwritable};
+use crate::store::redis::fleet::Ask;
+use crate::store::redis::reply::{PIPELINE_MAX, unwritable};
 use crate::store::redis::{RedisStore, payload};
 use crate::store::{LegacyText, Receipt, Signalled, StoreError};
+use bytes::Bytes;
 
 impl RedisStore {
     pub(super) async fn send_signal(&self, shop: &ShopId, signal: &Signal) -> Result<Signalled, StoreError> {
         let record = record::encode_signal(signal).map_err(|error| unwritable("signal", error))?;
-        let client = self.commands()?;
         let keys = self.keys.shop(shop);
         let is_anyone_registered = match (&signal.content.to, &signal.content.from) {
             (Audience::Devices(devices), _) => {
-                let names: Vec<&str> = devices.as_slice().iter().map(DeviceId::as_str).collect();
-                let found: Value =
-                    client.hmget(keys.devices(), names).await.map_err(|error| store_error("hmget", error))?;
-                // fred makes a list of one its item.
-                !found.into_array().iter().all(Value::is_null)
+                let names = devices.as_slice().iter().map(DeviceId::as_str);
+                let mut found = self.ask(Ask::new("HMGET", keys.devices(), names)).await?;
+                let mut is_anyone = false;
+                while !found.is_empty() {
+                    is_anyone |= !found.value()?.is_null();
+                }
+                is_anyone
             }
             // A device is registered itself; a back end may have misspelled the shop.
-            (_, Origin::Api { .. }) => {
-                let found: i64 = client.exists(keys.devices()).await.map_err(|error| store_error("exists", error))?;
-                found > 0
-            }
+            (_, Origin::Api { .. }) => self.ask(Ask::of("EXISTS", keys.devices())).await?.number()? > 0,
             (_, Origin::Device { .. }) => true,
         };
         if !is_anyone_registered {
             return Ok(Signalled::NoSuchDevice);
         }
-        let payload = Bytes::from(payload::signal(self.node.as_str(), &record));
-        let _listeners: i64 =
-            client.spublish(keys.channel(), payload).await.map_err(|error| store_error("spublish", error))?;
+        self.ask(spublish(&keys.channel(), payload::signal(self.node.as_str(), &record))).await?;
         Ok(Signalled::Sent)
     }
 
     pub(super) async fn send_all_receipts(&self, shop: &ShopId, receipts: &[Receipt]) -> Result<(), StoreError> {
         let channel = self.keys.channel(shop);
         for chunk in receipts.chunks(PIPELINE_MAX) {
-            let pipeline = self.commands()?.pipeline();
+            let mut asks = Vec::with_capacity(chunk.len());
             for receipt in chunk {
                 let record = record::encode_receipt(receipt).map_err(|error| unwritable("receipts", error))?;
-                let payload = Bytes::from(payload::receipt(&record));
-                let _queued: Value = queued(pipeline.spublish(channel.as_str(), payload).await)?;
+                asks.push(spublish(&channel, payload::receipt(&record)));
             }
-            let _listeners: Value = pipeline.all().await.map_err(|error| store_error("spublish", error))?;
+            self.ask_all("receipts", asks).await?;
         }
         Ok(())
     }
@@ -70,9 +63,10 @@ impl RedisStore {
 
     /// Publishes on the channel of all shops.
     async fn tell_all(&self, payload: Vec<u8>) -> Result<(), StoreError> {
-        let (client, payload) = (self.commands()?, Bytes::from(payload));
-        let _listeners: i64 =
-            client.publish(self.keys.all(), payload).await.map_err(|error| store_error("publish", error))?;
-        Ok(())
+        self.ask(spublish(&self.keys.all(), payload)).await.map(drop)
     }
+}
+
+fn spublish(channel: &str, payload: Vec<u8>) -> Ask {
+    Ask::new("SPUBLISH", channel, [Bytes::from(payload)])
 }

@@ -5,11 +5,20 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::on_one_and_two_nodes;
+use super::{in_every_redis, on_one_and_two_nodes};
 use crate::harness::recorder::Acks;
 use crate::harness::{Event, Id, Login, NodeProcess, Publisher, Recorder, SOON, World, eventually, id_of, unique};
 
 on_one_and_two_nodes!(
+    stored_before_accepted,
+    nothing_skipped,
+    cursors_never_go_back,
+    no_repeats_on_one_connection,
+    one_connection_per_device,
+    a_retry_is_not_a_second_message,
+    refuse_never_lose,
+);
+in_every_redis!(
     stored_before_accepted,
     nothing_skipped,
     cursors_never_go_back,

@@ -17,7 +17,7 @@ pub(super) struct Load {
 impl Load {
     /// Four mains, and three publishers of `count` messages each.
     pub(super) async fn start(urls: &Urls, count: usize) -> Load {
-        Load::paced(urls, count, Duration::from_millis(10), |login| login).await
+        Load::of_shop(&unique("shop"), urls, count).await
     }
 
     /// The same with publishers that go on, at a lower pace, until [`Load::enough`].
@@ -27,23 +27,32 @@ impl Load {
 
     /// The same, each logging in as `login` says.
     pub(super) async fn of_logins(urls: &Urls, login: impl Fn(Login) -> Login) -> Load {
-        Load::paced(urls, usize::MAX, Duration::from_millis(40), login).await
+        Load::paced(&unique("shop"), urls, (usize::MAX, Duration::from_millis(40)), login).await
     }
 
-    async fn paced(urls: &Urls, count: usize, pace: Duration, as_said: impl Fn(Login) -> Login) -> Load {
-        let shop = unique("shop");
+    /// As [`Load::start`], of this shop.
+    pub(super) async fn of_shop(shop: &str, urls: &Urls, count: usize) -> Load {
+        Load::paced(shop, urls, (count, Duration::from_millis(10)), |login| login).await
+    }
+
+    async fn paced(
+        shop: &str,
+        urls: &Urls,
+        (count, pace): (usize, Duration),
+        as_said: impl Fn(Login) -> Login,
+    ) -> Load {
         let mut mains = Vec::new();
         for n in 0..4 {
             let encoding = if n % 2 == 0 { Encoding::Json } else { Encoding::MsgPack };
-            let login = as_said(Login::main(&shop, &format!("till-{n}")).encoding(encoding));
+            let login = as_said(Login::main(shop, &format!("till-{n}")).encoding(encoding));
             mains.push(Recorder::logged_in(login, urls, n).await);
         }
         let publish = |n: usize| {
-            let login = as_said(Login::sub(&shop, &format!("hand-{n}")));
+            let login = as_said(Login::sub(shop, &format!("hand-{n}")));
             Publisher::start(login, urls, count, pace, json!({"type": "add", "data": {"from": n}}))
         };
         let publishers = (0..3).map(publish).collect();
-        Load { shop, mains, publishers }
+        Load { shop: shop.to_owned(), mains, publishers }
     }
 
     /// Waits until so many more messages have been accepted than now.
@@ -72,6 +81,14 @@ impl Load {
     /// The publishers end after the messages under way.
     pub(super) fn enough(&self) {
         self.publishers.iter().for_each(Publisher::enough);
+    }
+
+    /// Waits for the end and says what became of it all.
+    pub(super) async fn survived(self, mut fault: Fault) -> Summary {
+        fault.shop(self.publishers, self.mains).await;
+        let summary = fault.summary();
+        println!("{summary}");
+        summary
     }
 
     /// Waits for the end and checks that every main got exactly what was accepted, in order.

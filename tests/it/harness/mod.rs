@@ -47,6 +47,8 @@ pub use worker::Worker;
 use tempfile::TempDir;
 
 use crate::redis_server::RedisServer;
+use crate::redis_server::cluster::RedisCluster;
+use crate::redis_server::sentinels::RedisSentinels;
 
 /// How long a test waits for what should come at once.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -116,6 +118,10 @@ pub struct World {
 enum Place {
     Redis(RedisServer),
     Directory(TempDir),
+    /// The one that all such worlds share.
+    Cluster(&'static RedisCluster),
+    /// Likewise.
+    Sentinels(&'static RedisSentinels),
 }
 
 impl World {
@@ -136,6 +142,19 @@ impl World {
         World::on(options, Place::Directory(dir), 1, settings).await
     }
 
+    /// `count` nodes on a cluster.
+    pub async fn on_a_cluster(count: usize) -> World {
+        let cluster = RedisCluster::shared();
+        World::on(NodeOptions::new(cluster.url()), Place::Cluster(cluster), count, &[]).await
+    }
+
+    /// `count` nodes on the primary that sentinels name, each message on a replica before it is accepted.
+    pub async fn behind_sentinels(count: usize) -> World {
+        let sentinels = RedisSentinels::shared();
+        let settings = [("STORE_WAIT_REPLICAS", "1")];
+        World::on(NodeOptions::new(sentinels.url()), Place::Sentinels(sentinels), count, &settings).await
+    }
+
     async fn on(mut options: NodeOptions, place: Place, count: usize, settings: &[(&str, &str)]) -> World {
         for (name, value) in settings {
             options = options.set(name, value);
@@ -154,7 +173,8 @@ impl World {
     pub fn redis(&self) -> &RedisServer {
         match &self.place {
             Place::Redis(redis) => redis,
-            Place::Directory(_) => panic!("this world has no Redis"),
+            Place::Sentinels(sentinels) => &sentinels.servers[0],
+            Place::Directory(_) | Place::Cluster(_) => panic!("this world has no Redis, or several"),
         }
     }
 
@@ -162,6 +182,8 @@ impl World {
     pub fn options_of_another(&self) -> (NodeOptions, Option<TempDir>) {
         match &self.place {
             Place::Redis(redis) => (NodeOptions::new(redis.url()), None),
+            Place::Cluster(cluster) => (NodeOptions::new(cluster.url()), None),
+            Place::Sentinels(sentinels) => (NodeOptions::new(sentinels.url()), None),
             Place::Directory(_) => {
                 let (options, dir) = embedded_options();
                 (options, Some(dir))
@@ -175,10 +197,14 @@ impl World {
     /// # Panics
     /// Where it is not.
     pub fn assert_stored(&self, shop: &str, id: &str) {
-        if let Place::Redis(redis) = &self.place {
-            let stored = redis.cli(&["XRANGE", &self.log_key(shop), id, id]);
-            assert!(stored.contains(id), "accepted as {id}, but the log has {stored:?}");
-        }
+        let key = self.log_key(shop);
+        let stored = match &self.place {
+            Place::Redis(redis) => redis.cli(&["XRANGE", &key, id, id]),
+            Place::Sentinels(sentinels) => sentinels.servers[0].cli(&["XRANGE", &key, id, id]),
+            Place::Cluster(cluster) => cluster.cli(&key, &["XRANGE", &key, id, id]),
+            Place::Directory(_) => return,
+        };
+        assert!(stored.contains(id), "accepted as {id}, but the log has {stored:?}");
     }
 
     /// Where the `n`th device connects: the nodes take turns.

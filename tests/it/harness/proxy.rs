@@ -66,6 +66,11 @@ impl RedisProxy {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Ends all present connections.
     pub fn cut(&self) {
         self.shared.faults.send_modify(|faults| faults.cuts += 1);

@@ -287,7 +287,7 @@ impl Side {
             }
             Op::Heads => {
                 let heads = store.heads(&self.shops).await.unwrap();
-                let names = heads.iter().enumerate().map(|(shop, head)| self.name(shop, *head));
+                let names = heads.iter().enumerate().map(|(shop, head)| self.name(shop, head.unwrap()));
                 names.collect::<Vec<_>>().join(" ")
             }
             Op::Devices => {

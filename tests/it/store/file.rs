@@ -81,7 +81,7 @@ async fn a_restart_keeps_everything_but_who_was_online_and_never_reuses_an_id() 
 
     let (store, _feed) = open(dir.path()).await;
     assert_eq!(store.online(&shop()).await.unwrap(), []);
-    assert_eq!(store.heads(&[shop()]).await.unwrap(), [last]);
+    assert_eq!(store.head(&shop()).await.unwrap(), last);
     let again = store.publish(&shop(), &with_key(message(Audience::Mains), "k")).await.unwrap();
     assert_eq!(again, Published::Duplicate(first));
     let back = connect(&store, "till", Role::Main, "c2").await;

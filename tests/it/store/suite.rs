@@ -66,16 +66,26 @@ pub fn settings() -> StoreSettings {
         device_groups_max: 3,
         attrs_bytes_max: 200,
         events_max: 1000,
+        wait_replicas: 0,
     }
 }
 
-/// Makes two tests of each: one on Redis, one embedded.
+/// Makes three tests of each: on one Redis, on a cluster, and embedded.
 macro_rules! conformance {
     ($($name:ident),+ $(,)?) => {
         mod on_redis {
             $(#[tokio::test]
             async fn $name() {
                 let url = crate::redis_server::RedisServer::shared().url();
+                let mut bench = crate::store::suite::Bench::on_redis(&url).await;
+                super::$name(&mut bench).await;
+                bench.store.close().await;
+            })+
+        }
+        mod on_a_cluster {
+            $(#[tokio::test]
+            async fn $name() {
+                let url = crate::redis_server::cluster::RedisCluster::shared().url();
                 let mut bench = crate::store::suite::Bench::on_redis(&url).await;
                 super::$name(&mut bench).await;
                 bench.store.close().await;

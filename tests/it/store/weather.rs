@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use shoprelay::ids::{MessageId, NodeId};
 use shoprelay::message::{Audience, Role};
-use shoprelay::store::redis::{RedisStore, StartError};
+use shoprelay::store::redis::{AddressError, RedisStore, StartError};
 use shoprelay::store::{FeedEvent, Forget, GapCause, Marked, NodeReport, Published, Store, StoreError};
 
 use super::suite::{Bench, connect, device, login, mark, message, settings, shop, stored, with_key};
@@ -83,7 +83,7 @@ async fn a_publish_whose_answer_was_lost_is_stored_once_and_a_retry_with_its_key
     proxy.lose_answer_to("EVALSHA");
     assert!(matches!(store.publish(&shop(), &keyed).await, Err(StoreError::Unavailable(_))));
     eventually(SOON, "the connection is back", async || store.log_len(&shop()).await.is_ok()).await;
-    let head = store.heads(&[shop()]).await.unwrap()[0];
+    let head = store.head(&shop()).await.unwrap();
     assert_eq!(store.publish(&shop(), &keyed).await.unwrap(), Published::Duplicate(head));
     assert_eq!(store.log_len(&shop()).await.unwrap(), 3);
 }
@@ -170,7 +170,7 @@ async fn a_cut_subscription_is_made_anew_and_only_then_is_the_gap_told() {
         assert_heard(&mut bench).await;
     }
     let channels = redis.cli(&["PUBSUB", "SHARDCHANNELS"]);
-    assert_eq!(channels.lines().count(), 602, "the shops and the probe");
+    assert_eq!(channels.lines().count(), 603, "the shops, the probe and what is for every shop");
     eventually(SOON, "it hears again", async || bench.store.is_hearing()).await;
 }
 
@@ -239,7 +239,7 @@ async fn the_first_connection_fails_clearly_and_soon() {
     };
     assert!(matches!(start("redis://127.0.0.1:1").await, StartError::Unreachable(_)));
     assert!(matches!(start("redis+unix:///no/such/socket").await, StartError::Unreachable(_)));
-    assert!(matches!(start("http://127.0.0.1").await, StartError::Scheme));
+    assert!(matches!(start("http://127.0.0.1").await, StartError::Address(AddressError::Scheme)));
     let redis = RedisServer::start().await;
     redis.cli(&["CONFIG", "SET", "requirepass", "secret"]);
     let refused = start(&redis.url()).await;
@@ -263,7 +263,7 @@ async fn a_unix_socket_and_a_password_are_taken_from_the_address() {
     let bench = Bench::on_redis(&open.unix_url()).await;
     stored(&*bench.store).await;
     let refused = RedisStore::start(&open.url(), Some(Path::new("/ca")), NodeId::fresh(), settings()).await;
-    assert!(matches!(refused.map(|_| ()), Err(StartError::CaWithoutTls)));
+    assert!(matches!(refused.map(|_| ()), Err(StartError::Address(AddressError::CaWithoutTls))));
 }
 
 /// A certificate authority and a certificate of it for 127.0.0.1, as files in `dir`.
@@ -300,6 +300,9 @@ async fn tls_is_spoken_with_whom_the_given_authority_vouches_for_and_nobody_else
     for ca in [Some(dir.path().join("other.pem")), None] {
         // Without a file the system's authorities decide, where it has any.
         let refused = start(ca.as_deref()).await.map(|_| ()).unwrap_err();
-        assert!(matches!(refused, StartError::Unreachable(_) | StartError::NoRoots), "{refused:?}");
+        assert!(
+            matches!(refused, StartError::Unreachable(_) | StartError::Address(AddressError::NoRoots)),
+            "{refused:?}"
+        );
     }
 }
