@@ -1,9 +1,8 @@
 //! What the guests of the simulated restaurant order.
 //!
-//! Owns the dishes and the dice. Pure; the same seed orders the same. Called by the handhelds, and by
-//! the tills for how long they take.
+//! Owns the dishes. Pure; the same dice order the same. Called by the handhelds.
 
-use std::time::Duration;
+use crate::client::Dice;
 
 const DISHES: [&str; 14] = [
     "ramen",
@@ -22,37 +21,6 @@ const DISHES: [&str; 14] = [
     "tofu bowl",
 ];
 const TABLES: u64 = 24;
-
-/// Small, even and repeatable; nothing here needs to be unpredictable.
-#[derive(Debug, Clone)]
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        Dice(seed)
-    }
-
-    /// A number below `bound`, which is at least 1.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        // SplitMix64, by Steele, Lea and Flood.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound.max(1)
-    }
-
-    /// Whether one of `chances` came up.
-    pub fn one_in(&mut self, chances: u64) -> bool {
-        self.below(chances) == 0
-    }
-
-    /// A time between the two.
-    pub fn between(&mut self, from: Duration, to: Duration) -> Duration {
-        let span = u64::try_from(to.saturating_sub(from).as_millis()).unwrap_or(0);
-        from + Duration::from_millis(self.below(span + 1))
-    }
-}
 
 /// What a handheld sends: the wire's `table`, `type` and `data`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +73,5 @@ mod tests {
             assert!(order.text.len() <= 30, "{order:?}");
         }
         assert!(orders.iter().any(|order| order.kind == "bill") && orders.iter().any(|order| order.kind == "extra"));
-        let wait = Dice::new(1).between(Duration::from_secs(1), Duration::from_secs(2));
-        assert!((Duration::from_secs(1)..=Duration::from_secs(2)).contains(&wait));
     }
 }

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::client::{Dial, DialError};
 use crate::config::{Config, ConfigError, Layers};
 use crate::node::{Node, StartError};
 use model::Model;
@@ -62,6 +63,8 @@ pub enum DemoError {
     Nowhere,
     #[error("the demo's own devices could not log in within {0:?}")]
     Closed(Duration),
+    #[error(transparent)]
+    Dial(#[from] DialError),
     #[error("standard output cannot be written: {0}")]
     Output(#[from] io::Error),
 }
@@ -129,7 +132,7 @@ async fn show(node: &Node, options: &Options, ends: &mut Ends) -> Result<Summary
     let addresses = node.addresses();
     let listen = addresses.listen.ok_or(DemoError::Nowhere)?;
     let banner = Banner::new(reachable(listen), addresses.metrics_listen);
-    let (mut shop, mut reports) = Shop::open(&banner.url, run_number());
+    let (mut shop, mut reports) = Shop::open(&Dial::parse(&banner.url, None)?, run_number());
     let mut view = View::open(banner)?;
     let began = Instant::now();
     let mut model = Model::new(began);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::client::{Dial, Dice};
 use crate::demo::devices::{Handheld, MainDevice, Seat, Wish};
-use crate::demo::menu::Dice;
 use crate::demo::plan::Order;
 use crate::demo::report::{HANDHELDS, MAINS, Report, Who};
 
@@ -26,13 +26,13 @@ pub struct Shop {
 
 impl Shop {
     /// Switches the mains on; the handhelds wait for [`Order::Begin`].
-    pub fn open(url: &str, run: u64) -> (Shop, mpsc::Receiver<Report>) {
+    pub fn open(dial: &Dial, run: u64) -> (Shop, mpsc::Receiver<Report>) {
         let (reports, inbox) = mpsc::channel(REPORTS_MAX);
         let mut tasks = JoinSet::new();
         let seat = |who, number: usize, wish| {
             let (sender, wishes) = watch::channel(wish);
             let dice = Dice::new(run.wrapping_add(number as u64));
-            (sender, Seat { who, url: url.to_owned(), reports: reports.clone(), wishes, dice })
+            (sender, Seat { who, dial: dial.clone(), reports: reports.clone(), wishes, dice })
         };
         let mut mains = Vec::new();
         for index in 0..MAINS.len() {

@@ -72,10 +72,11 @@ fn every_outside_library_has_one_owner() {
         ("hyper::", &["http"]),
         ("jsonwebtoken::", &["auth"]),
         (" ring::", &["auth"]),
-        ("tokio_rustls::", &["auth", "http/tls.rs", "store/redis"]),
+        ("tokio_rustls::", &["auth", "client/dial.rs", "http/tls.rs", "store/redis"]),
         ("x509_parser::", &["auth"]),
         ("subtle::", &["auth"]),
-        ("rmp_serde::", &["protocol", "store"]),
+        ("rmp_serde::", &["protocol", "store", "client"]),
+        ("tokio_tungstenite::", &["client"]),
         ("metrics_exporter_prometheus::", &["metrics.rs", "node.rs"]),
         ("clap::", &["main.rs"]),
     ];

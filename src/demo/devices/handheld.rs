@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::wire::{Heard, Link, LinkError, Refusal};
 use super::{End, Seat, Wish, obey};
+use crate::client::{Heard, Link, LinkError, Refusal};
 use crate::demo::menu::Order;
 use crate::demo::report::{Content, Report};
 use crate::ids::MessageId;
@@ -134,9 +134,9 @@ impl Handheld {
         match heard {
             Heard::Accepted { reference, id: Some(id) } => self.on_accepted(reference.as_deref(), id).await,
             Heard::Error(refusal) => self.on_refused(refusal).await,
-            Heard::Receipt { .. } => self.seat.tell(Report::Receipt).await,
+            Heard::Receipt {} => self.seat.tell(Report::Receipt).await,
             // What became of its orders, and what a guest sends it; a waiter only looks at it.
-            Heard::Status { id, .. } => link.send(&json!({"op": "ack", "id": id})).await?,
+            Heard::Status(news) => link.send(&json!({"op": "ack", "id": news.id})).await?,
             Heard::Message(pushed) => link.send(&json!({"op": "ack", "id": pushed.id})).await?,
             _ => {}
         }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::wire::{Heard, Link, LinkError, Pushed};
 use super::{End, Seat, obey};
+use crate::client::{Heard, Link, LinkError, Pushed, StatusNews};
 use crate::demo::report::{Content, Report, TILLS};
 use crate::ids::MessageId;
 
@@ -93,7 +93,7 @@ impl MainDevice {
                 }
                 self.ack(id, link).await?;
             }
-            Heard::Status { id, message, status, by } => {
+            Heard::Status(StatusNews { id, message, status, by }) => {
                 if self.is_new(id, stay).await {
                     self.todo.remove(&message);
                     self.seat.tell(Report::Dealt { id: message, by: by.device, status, at }).await;

@@ -6,25 +6,21 @@
 
 mod handheld;
 mod main_device;
-mod wire;
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use crate::demo::menu::Dice;
+use crate::client::{Dial, Dice, Encoding, Link, LinkError, REPLACED};
 use crate::demo::report::{Absence, Report, Who};
 pub use handheld::Handheld;
 pub use main_device::MainDevice;
-use wire::{Link, LinkError};
 
 /// The shop that all of them belong to.
 pub const SHOP: &str = "demo";
 /// The wait before the first new attempt, and the longest one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// The close code for "somebody else logged in as you".
-const REPLACED: u16 = 4000;
 
 /// What a device is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +36,7 @@ pub enum Wish {
 /// What each device has.
 pub struct Seat {
     pub who: Who,
-    pub url: String,
+    pub dial: Dial,
     pub reports: mpsc::Sender<Report>,
     pub wishes: watch::Receiver<Wish>,
     pub dice: Dice,
@@ -85,11 +81,11 @@ impl Seat {
             }
             let login = self.login();
             let opened = tokio::select! {
-                opened = Link::open(&self.url, &login) => opened,
+                opened = Link::open(&self.dial, Encoding::Json, &login) => opened,
                 _ = self.wishes.changed() => continue,
             };
             match opened {
-                Ok(link) => {
+                Ok((link, _)) => {
                     self.tell(Report::Online { who: self.who, at: Instant::now() }).await;
                     return Some(link);
                 }
