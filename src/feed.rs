@@ -19,6 +19,7 @@ use crate::hub::{Applied, HeadCheck, Hub, Push, Room, RoomGuard, SignalPush, Sub
 use crate::ids::{MessageId, NodeId, ShopId};
 use crate::message::Entry;
 use crate::metrics;
+use crate::planted::{self, Fault};
 use crate::store::{FeedEvent, GapCause, PageLimit, Store, StoreError, Stored};
 
 /// How long a room without sessions stays subscribed, for a device that comes right back.
@@ -103,7 +104,9 @@ impl Feed {
         let mut subscription = room.subscription.lock().await;
         if *subscription != Subscription::Held {
             *subscription = Subscription::Unsure;
-            self.store.subscribe(room.shop()).await?;
+            if !planted::strikes(Fault::ForgetSubscribe) {
+                self.store.subscribe(room.shop()).await?;
+            }
             *subscription = Subscription::Held;
         }
         Ok(())
@@ -133,6 +136,7 @@ impl Feed {
 
     fn on_event(&self, event: FeedEvent) {
         match event {
+            FeedEvent::Entry { .. } if planted::strikes(Fault::LosePush) => {}
             FeedEvent::Entry { shop, prev, stored, publisher } => {
                 if let Some(room) = self.hub.find(&shop) {
                     if matches!(stored.entry, Entry::Message(_)) {
@@ -210,6 +214,7 @@ impl Feed {
         let push = Arc::new(Push::new(stored.id, stored.entry, None, false));
         match room.on_entry(prev, &push) {
             Applied::Taken | Applied::Old | Applied::Noted => {}
+            Applied::Gap if planted::strikes(Fault::DropRead) => {}
             Applied::Gap => {
                 metrics::feed_gap();
                 debug!(shop = %room.shop(), %prev, id = %push.id, "the feed skipped something");

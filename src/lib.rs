@@ -50,8 +50,8 @@
 //! A module uses only what stands in a row below its own; `tests/it/layers.rs` fails otherwise.
 //!
 //! ```text
-//! demo  prove                         a shop of simulated devices, to look at; a deployment held to its promises
-//! client                              a device's side of the wire, for these two
+//! demo                                a shop of simulated devices, to look at
+//! client                              a device's side of the wire
 //! node                                builds the parts in order, stops them in order
 //! http                                listeners, the way to a WebSocket, the API, health and metrics
 //! socket                              a connection's loop: reader, writer
@@ -62,7 +62,7 @@
 //! metrics  config                     every metric; settings
 //! protocol  rate                      the wire, pure; a token bucket
 //! message  attrs                      messages, signals, audiences; attributes
-//! ids                                 identifiers
+//! ids  planted                        identifiers; faults for tests of the proof, in debug builds only
 //! ```
 //!
 //! `session` and `protocol` never await, never log and never read a clock. `store` does not know that
@@ -110,6 +110,7 @@ pub mod message;
 pub mod metrics;
 pub mod node;
 pub mod nodes;
+pub mod planted;
 pub mod proofs;
 pub mod protocol;
 pub mod rate;

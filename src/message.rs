@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::ids::{ConnId, DeviceId, MessageId, Name};
+use crate::planted::{self, Fault};
 
 /// What a device does in its shop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -169,7 +170,7 @@ impl Content {
     /// Whether this device is to get it: in the audience, not excepted, and not the sender, unless
     /// the sender names itself among the devices.
     pub fn is_for(&self, who: Recipient<'_>) -> bool {
-        if self.except.contains(who.device) {
+        if self.except.contains(who.device) && !planted::strikes(Fault::IgnoreExcept) {
             return false;
         }
         let own = self.from.device() == Some(who.device);

@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 
 use crate::ids::{ConnId, DeviceId, MessageId, ShopId};
 use crate::metrics;
+use crate::planted::{self, Fault};
 use crate::session::Proven;
 use crate::store::{Mark, Marked, Receipt, Store, StoreError};
 
@@ -206,6 +207,7 @@ impl Proofs {
     ) -> (Marks, Vec<Departure>, Result<(), StoreError>) {
         let marks: Vec<Mark> = pending
             .iter()
+            .filter(|_| !planted::strikes(Fault::SkipMark))
             .map(|(device, mark)| Mark { device: device.clone(), through: mark.through, expired: mark.expired.clone() })
             .collect();
         if !marks.is_empty() {

@@ -48,6 +48,8 @@ impl Layers {
         for (variable, value) in environment.into_iter().filter(|(variable, _)| variable.starts_with("SHOPRELAY_")) {
             match SETTINGS.iter().find(|setting| setting.variable() == variable) {
                 Some(setting) => layers.add(setting.key, value, variable),
+                // A build that can plant faults knows this one.
+                None if cfg!(debug_assertions) && variable == crate::planted::VARIABLE => {}
                 None => layers.unknown_variables.push(variable),
             }
         }

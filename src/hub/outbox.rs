@@ -14,6 +14,7 @@ use crate::hub::push::{Push, SignalPush};
 use crate::ids::{DeviceId, MessageId};
 use crate::message::Membership;
 use crate::metrics;
+use crate::planted::{self, Fault};
 use crate::protocol::Close;
 
 /// Pushes and signals that may wait for one connection.
@@ -87,6 +88,9 @@ impl Outbox {
             state.fell_behind_at = Some(prev);
         } else {
             state.queue.push_back(Parcel::Entry(push.clone()));
+            if planted::strikes(Fault::ReorderOutbox) {
+                state.queue.rotate_right(1);
+            }
         }
         self.wake(state);
     }

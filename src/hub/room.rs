@@ -14,6 +14,7 @@ use crate::hub::outbox::{Outbox, Parcel, Rewound};
 use crate::hub::push::{Push, SignalPush};
 use crate::ids::{ConnId, DeviceId, MessageId, ShopId};
 use crate::message::{Entry, Listed, Membership, Signal};
+use crate::planted::{self, Fault};
 use crate::protocol::{Close, CloseCode};
 use crate::rate::Bucket;
 
@@ -214,7 +215,7 @@ impl Room {
         if state.is_reading {
             return Applied::Noted;
         }
-        if prev == position {
+        if prev == position || planted::strikes(Fault::IgnorePrev) {
             state.give(prev, push);
             return Applied::Taken;
         }
@@ -294,7 +295,9 @@ impl Room {
 
     /// A newer connection of the device took over from this one.
     pub fn replaced(&self, conn: &ConnId) {
-        self.close(conn, None, Close::new(CloseCode::Replaced, "replaced by a newer login"));
+        if !planted::strikes(Fault::LoseTakeover) {
+            self.close(conn, None, Close::new(CloseCode::Replaced, "replaced by a newer login"));
+        }
     }
 
     /// An operator wants this connection closed, after a last signal.
@@ -399,6 +402,7 @@ impl State {
                 member.take(push.id, step);
                 // The session heeds it in the order of its own entries.
                 member.outbox.push(push, prev);
+            } else if matches!(push.entry, Entry::Status(_)) && planted::strikes(Fault::DropStatus) {
             } else if push.entry.is_for(member.recipient()) {
                 member.outbox.push(push, prev);
             }

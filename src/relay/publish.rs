@@ -6,6 +6,7 @@ use crate::hub::RoomGuard;
 use crate::ids::{MessageId, Name, OnceKey, ShopId};
 use crate::message::{Audience, Broadcast, Content, Message, Origin, STATUS_OPEN, Signal};
 use crate::metrics::{self, Source};
+use crate::planted::{self, Fault};
 use crate::protocol::{ErrorCode, Notify};
 use crate::relay::Relay;
 use crate::relay::failures::FULL_WAIT;
@@ -53,6 +54,11 @@ impl Relay {
     /// # Errors
     /// The [`Failure`] to answer.
     pub async fn publish(&self, room: &RoomGuard, message: Message, key: Option<OnceKey>) -> Result<Accepted, Failure> {
+        if planted::strikes(Fault::AcceptUnstored) {
+            let id = MessageId { ms: self.store.now_ms(), n: u64::MAX };
+            return Ok(Accepted { id: Some(id), is_duplicate: false });
+        }
+        let key = key.filter(|_| !planted::strikes(Fault::IgnoreKey));
         let source = source(&message.content);
         let published = self.store_message(room, Publish { message, key }).await;
         let accepted = published.and_then(|published| accepted(published, source));

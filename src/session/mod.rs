@@ -23,6 +23,7 @@ pub use window::Proven;
 use crate::attrs::AttrsChange;
 use crate::ids::{ConnId, DeviceId, MessageId, NodeId, ShopId};
 use crate::message::{Entry, Membership, MembershipStep, Message, Recipient, Role, Signal};
+use crate::planted::{self, Fault};
 use crate::protocol::legacy::Admin;
 use crate::protocol::{
     self, AckMode, CallMethod, Close, CloseCode, Deal, Dialect, Encoding, ErrorCode, FrameKind, List, Login, Ref,
@@ -299,6 +300,9 @@ impl Session {
             Entry::Status(_) | Entry::Membership(_) => ItemKind::Status,
         };
         login.window.push_sent(id, kind, now);
+        if planted::strikes(Fault::WrittenIsProven) {
+            out.extend(login.window.acknowledge(id).map(Action::Proven));
+        }
         login.owes_ping = login.ack == AckMode::Pong;
         Offer::Send
     }

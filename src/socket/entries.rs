@@ -12,6 +12,7 @@ use crate::hub::{Parcel, Push, Rewound};
 use crate::ids::MessageId;
 use crate::message::Entry;
 use crate::metrics;
+use crate::planted::{self, Fault};
 use crate::protocol::{self, Close, CloseCode, Encoding, ServerOp};
 use crate::relay::LogStretch;
 use crate::session::Offer;
@@ -134,6 +135,7 @@ impl Connection {
             self.session.on_entry(push.id, &push.entry, Instant::now(), self.relay.store.now_ms(), &mut self.actions);
         match offer {
             Offer::Skip | Offer::Expired => {}
+            Offer::Full if planted::strikes(Fault::DropWhenFull) => {}
             Offer::Full => self.fall_behind(),
             Offer::Send => {
                 let encoding = self.session.encoding();
@@ -151,6 +153,9 @@ impl Connection {
             self.close.get_or_insert(Close::new(CloseCode::Violation, "an entry cannot be encoded"));
             return;
         };
+        if planted::strikes(Fault::DoublePush) {
+            self.outgoing.push(frame.clone());
+        }
         self.outgoing.push(frame);
         if matches!(entry, Entry::Message(_)) {
             self.stored_ms.push(id.ms);
@@ -200,7 +205,8 @@ impl Connection {
                 return self.read_on(PAGE_RETRY);
             }
         };
-        for push in &page.pushes {
+        let left_out = usize::from(page.is_end && planted::strikes(Fault::SkipAtBoundary));
+        for push in page.pushes.iter().take(page.pushes.len().saturating_sub(left_out)) {
             let offer = self.session.on_entry(
                 push.id,
                 &push.entry,

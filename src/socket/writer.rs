@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use fastwebsockets::{Frame, OpCode, Payload};
 use tokio::io::AsyncWrite;
 
+use crate::planted::{self, Fault};
 use crate::protocol::{Close, Encoding, FrameKind};
 
 /// Frames that go into one system call; the kernel takes up to 1024.
@@ -79,7 +80,9 @@ impl Outgoing {
     /// Adds a frame.
     pub fn push(&mut self, frame: Bytes) {
         self.bytes += frame.len();
-        self.frames.push_back(frame);
+        // Never before the first, which may be half written.
+        let swaps = self.frames.len() > 1 && planted::strikes(Fault::SwapFrames);
+        self.frames.insert(self.frames.len() - usize::from(swaps), frame);
     }
 
     /// Whether everything is written.
