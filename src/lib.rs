@@ -50,8 +50,8 @@
 //! A module uses only what stands in a row below its own; `tests/it/layers.rs` fails otherwise.
 //!
 //! ```text
-//! demo                                a shop of simulated devices, to look at
-//! client                              a device's side of the wire
+//! demo  prove                         a shop of simulated devices, to look at; a deployment held to its promises
+//! client                              a device's side of the wire, for these two
 //! node                                builds the parts in order, stops them in order
 //! http                                listeners, the way to a WebSocket, the API, health and metrics
 //! socket                              a connection's loop: reader, writer
@@ -113,6 +113,7 @@ pub mod nodes;
 pub mod planted;
 pub mod proofs;
 pub mod protocol;
+pub mod prove;
 pub mod rate;
 pub mod relay;
 pub mod retention;

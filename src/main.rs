@@ -8,11 +8,12 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use shoprelay::auth::{self, NewToken};
 use shoprelay::check::Report;
-use shoprelay::config::{Config, ConfigError, Kind, Layers, SETTINGS};
+use shoprelay::config::{Config, ConfigError, KeyFile, Kind, Layers, SETTINGS};
 use shoprelay::demo::{self, Options};
 use shoprelay::ids::unix_ms;
 use shoprelay::message::Role;
 use shoprelay::node::Node;
+use shoprelay::prove::{self, Crew, Verdict};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
             Err(why) => fail(&why),
         },
         Some(("demo", matches)) => demo(matches),
+        Some(("prove", matches)) => prove(matches),
         _ => fail("say what to do; `shoprelay --help` lists what there is"),
     }
 }
@@ -89,6 +91,105 @@ fn command() -> Command {
                     .help("where devices connect, yours too [default: 127.0.0.1:8080, or a free port]"),
             ]),
         )
+        .subcommand(proof())
+}
+
+/// What a proof is asked to be.
+fn proof() -> Command {
+    let one = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
+    let count = |name, help, default: &'static str, range: std::ops::RangeInclusive<u32>| {
+        let bounds = i64::from(*range.start())..=i64::from(*range.end());
+        one(name, help).value_parser(clap::value_parser!(u32).range(bounds)).default_value(default)
+    };
+    Command::new("prove").about("Hold a deployment to its promises, while you break things").args([
+        one("url", "where devices connect, ws:// or wss://; repeated, they take turns").action(ArgAction::Append),
+        count("seconds", "how long messages are sent", "60", 1..=31_536_000),
+        count("rate", "messages a second, over all shops", "20", 1..=100_000),
+        count("shops", "shops of the proof's own", "2", 1..=1_000),
+        count("mains", "mains of each shop", "3", 1..=63),
+        count("subs", "subs of each shop", "5", 1..=63),
+        one("settle", "how long what was accepted may take to arrive at the end").default_value("60s"),
+        one("shop-prefix", "what the shops' names begin with").default_value("prove-"),
+        one("token-secret-file", "secret that the devices' tokens are signed with, where the relay asks for tokens"),
+        one("kid", "the secret's kid, where it has one"),
+        one("tls-ca", "PEM file of the authority to trust for wss://, instead of the system's"),
+        one("journal", "directory for the journals: what every device sent and got, in JSON lines"),
+        one("json", "print the verdict as JSON").action(ArgAction::SetTrue),
+        one("report", "file for the verdict as JSON, beside what is printed"),
+    ])
+}
+
+fn prove(matches: &ArgMatches) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no threads can be started: {error}")),
+    };
+    match prove_settings(matches).and_then(|settings| runtime.block_on(run_proof(&settings))) {
+        Ok(verdict) => match tell_verdict(matches, &verdict) {
+            Ok(()) if verdict.kept => ExitCode::SUCCESS,
+            Ok(()) => ExitCode::FAILURE,
+            Err(why) => fail(&why),
+        },
+        Err(why) => fail(&why),
+    }
+}
+
+fn prove_settings(matches: &ArgMatches) -> Result<prove::Settings, String> {
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let number = |name: &str| matches.get_one::<u32>(name).copied().unwrap_or_default();
+    let kid = text("kid");
+    let secrets = text("token-secret-file").map(|path| KeyFile { kid: kid.clone(), path: path.into() });
+    let settle = text("settle").unwrap_or_default();
+    let settle = humantime::parse_duration(&settle).ok().filter(|settle| *settle <= Duration::from_secs(3600));
+    let settings = prove::Settings {
+        urls: matches.get_many::<String>("url").into_iter().flatten().cloned().collect(),
+        shops: number("shops"),
+        crew: Crew {
+            mains: u8::try_from(number("mains")).unwrap_or(u8::MAX),
+            subs: u8::try_from(number("subs")).unwrap_or(u8::MAX),
+        },
+        rate: number("rate"),
+        lasts: Duration::from_secs(number("seconds").into()),
+        settle: settle.ok_or("--settle: give a time of at most 1h, such as 60s")?,
+        shop_prefix: text("shop-prefix").unwrap_or_default(),
+        secrets: secrets.into_iter().collect(),
+        kid,
+        tls_ca: text("tls-ca").map(Into::into),
+        journal: text("journal").map(Into::into),
+    };
+    settings.check().map_err(|error| error.to_string())
+}
+
+async fn run_proof(settings: &prove::Settings) -> Result<Verdict, String> {
+    let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+        (Err(error), _) | (_, Err(error)) => return Err(format!("signals cannot be heard: {error}")),
+    };
+    let interrupted = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let is_watched = std::io::stderr().is_terminal();
+    let show = |line: String| {
+        if is_watched {
+            eprintln!("{line}");
+        }
+    };
+    prove::run(settings, interrupted, show).await.map_err(|error| error.to_string())
+}
+
+fn tell_verdict(matches: &ArgMatches, verdict: &Verdict) -> Result<(), String> {
+    let json =
+        serde_json::to_string_pretty(verdict).map_err(|error| format!("the verdict cannot be written: {error}"))?;
+    if let Some(path) = matches.get_one::<String>("report") {
+        std::fs::write(path, format!("{json}\n")).map_err(|error| format!("--report {path}: {error}"))?;
+    }
+    let shown = if matches.get_flag("json") { json } else { verdict.to_string().trim_end().to_owned() };
+    // Whoever closed the pipe has the exit status.
+    let _ = writeln!(std::io::stdout(), "{shown}");
+    Ok(())
 }
 
 fn demo(matches: &ArgMatches) -> ExitCode {

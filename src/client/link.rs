@@ -139,8 +139,8 @@ impl Link {
                 Ok(id.map_or(Heard::Other, Heard::Ping))
             }
             Some(Ok(Message::Close(frame))) => {
-                let (code, reason) = frame
-                    .map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.as_str().to_owned()));
+                let (code, reason) =
+                    frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.as_str().to_owned()));
                 Err(LinkError::Closed { code, reason })
             }
             Some(Ok(_)) => Ok(Heard::Other),
