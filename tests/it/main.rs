@@ -17,6 +17,7 @@ mod legacy;
 mod limits;
 mod model;
 mod protocol_errors;
+mod prove;
 mod redis_server;
 mod scripts;
 mod store;
