@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -330,9 +330,10 @@ pub fn unix_ms() -> u64 {
 /// milliseconds since 1970: for what is put right by another clock every so often, and must not jump in
 /// between.
 pub fn steady_ms() -> u64 {
-    static FIRST: LazyLock<(Instant, u64)> = LazyLock::new(|| (Instant::now(), unix_ms()));
-    let (at, at_ms) = *FIRST;
-    at_ms + at.elapsed().as_millis() as u64
+    static FIRST: LazyLock<(Instant, Duration)> =
+        LazyLock::new(|| (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()));
+    let (at, age) = *FIRST;
+    (age + at.elapsed()).as_millis() as u64
 }
 
 #[cfg(test)]

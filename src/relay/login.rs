@@ -65,7 +65,8 @@ impl Relay {
             ..Events::event(EventKind::Login, &self.node, self.store.now_ms())
         });
         let expires_at = grant.expires_at_s.map(|at_s| {
-            let left_ms = at_s.saturating_mul(1000).saturating_sub(self.store.now_ms());
+            // The store's clock is told in whole milliseconds, and may be one ahead.
+            let left_ms = at_s.saturating_mul(1000).saturating_sub(self.store.now_ms()).saturating_add(1);
             // Beyond what the clock can tell is as good as never.
             Instant::now() + Duration::from_millis(left_ms).min(Duration::from_secs(u64::from(u32::MAX)))
         });

@@ -217,7 +217,7 @@ mod tests {
         let with_ca = |url, path| Address::read(url, Some(Path::new(path))).unwrap_err();
         assert!(matches!(with_ca("redis://h", "ca.pem"), AddressError::CaWithoutTls));
         assert!(matches!(with_ca("redis-cluster://h", "ca.pem"), AddressError::CaWithoutTls));
-        assert!(matches!(with_ca("rediss-sentinel://h", "/no/ca.pem"), AddressError::Ca { .. }));
+        assert!(matches!(with_ca("rediss-cluster://h", "/no/ca.pem"), AddressError::Ca { .. }));
     }
 
     #[test]

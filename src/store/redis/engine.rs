@@ -267,9 +267,12 @@ impl Store for RedisStore {
         let (beats, ()) = tokio::join!(beating, self.keep_conns(node));
         let beats = beats?;
         if let Some(own) = beats.iter().find(|beat| beat.node == *node) {
-            // It was stamped somewhere between the question and the answer.
-            let stamped_ms = asked_ms.midpoint(steady_ms());
-            self.ahead_ms.store(own.at_ms as i64 - stamped_ms as i64, Ordering::Relaxed);
+            // It was stamped somewhere between the question and the answer. What is known from a faster answer
+            // stays as long as that can be, so that a slow one does not move the clock.
+            let stamped_ms = own.at_ms as i64;
+            let (least, most) = (stamped_ms - steady_ms() as i64, stamped_ms - asked_ms as i64);
+            let known = self.ahead_ms.load(Ordering::Relaxed);
+            self.ahead_ms.store(known.clamp(least, most), Ordering::Relaxed);
         }
         Ok(beats)
     }

@@ -53,7 +53,7 @@ async fn a_node_that_is_terminated_under_load_loses_nothing() {
 
 #[tokio::test]
 async fn a_stopping_node_closes_with_1012_and_has_written_the_last_acknowledgements() {
-    let mut world = World::start(1).await;
+    let mut world = World::with(1, &[("DRAIN_WINDOW", "2s")]).await;
     let shop = unique("shop");
     let mut main = Login::main(&shop, "till").on(&world.url(0)).await;
     let mut sub = Login::sub(&shop, "hand").on(&world.url(0)).await;

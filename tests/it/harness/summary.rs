@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(
             summary.to_string(),
             "FAULT test accepted=4 delivered=4 lost=0 repeated=0 disordered=0 misdirected=0 \
-             longest_silence_ms=4000 latest_ms=4000 heal_ms=4000"
+             longest_silence_ms=4000 latest_ms=3000 heal_ms=4000"
         );
     }
 

@@ -24,9 +24,16 @@ async fn a_node_short_of_memory_answers_503_and_one_without_closes_with_1013_and
     // The most that a message may have, less its end.
     let begun = Frame { fin: false, ..Frame::text("x".repeat((FRAME_MIB << 20) - 1)) }.bytes();
     let mut was_short = false;
-    for hog in &mut hogs {
+    for (n, hog) in hogs.iter_mut().enumerate() {
         hog.write(&begun).await;
-        if !was_short && !node.is_ready().await {
+        if was_short {
+            continue;
+        }
+        // It looks now and then: one piece more is not to come before it has seen this one.
+        let held = (((n + 1) * FRAME_MIB) << 20) as f64;
+        let sees_it = async || node.metrics().await.get("shoprelay_memory_bytes") >= held;
+        eventually(SOON, "the node to see what it holds", sees_it).await;
+        if !node.is_ready().await {
             was_short = true;
             assert_eq!(RawSocket::handshake(&url, &[]).await.0, 503);
         }
