@@ -50,6 +50,7 @@
 //! A module uses only what stands in a row below its own; `tests/it/layers.rs` fails otherwise.
 //!
 //! ```text
+//! properties                          what must hold of any bytes; for tests and fuzzing only
 //! demo  prove                         a shop of simulated devices, to look at; a deployment held to its promises
 //! client                              a device's side of the wire, for these two
 //! node                                builds the parts in order, stops them in order
@@ -112,6 +113,8 @@ pub mod node;
 pub mod nodes;
 pub mod planted;
 pub mod proofs;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 pub mod protocol;
 pub mod prove;
 pub mod rate;

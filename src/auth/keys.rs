@@ -177,8 +177,18 @@ impl ApiKeys {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn read(path: &Path) -> Result<ApiKeys, KeysError> {
+        match read_file(path, FILE_BYTES_MAX) {
+            Ok(bytes) => ApiKeys::of_bytes(path, bytes),
+            Err(cause) => Err(KeysError::File { path: path.to_owned(), problem: cause.to_string() }),
+        }
+    }
+
+    /// What the keys file of this path holds.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub(super) fn of_bytes(path: &Path, bytes: Vec<u8>) -> Result<ApiKeys, KeysError> {
         let unreadable = |problem: String| KeysError::File { path: path.to_owned(), problem };
-        let bytes = read_file(path, FILE_BYTES_MAX).map_err(|cause| unreadable(cause.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|_| unreadable("it is no UTF-8 text".into()))?;
         let mut table: toml::Table = text.parse().map_err(|cause: toml::de::Error| {
             // The error's own text repeats the line, which may hold a key.

@@ -11,6 +11,8 @@ mod claims;
 mod crypto;
 mod issue;
 mod keys;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod tls;
 mod token;
 

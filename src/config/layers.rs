@@ -62,6 +62,16 @@ impl Layers {
         layers
     }
 
+    /// The settings of a file of this path that says this, and of nothing else.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn of_file(path: &str, text: &str) -> Layers {
+        let mut layers = Layers { given: BTreeMap::new(), file_problems: Vec::new(), unknown_variables: Vec::new() };
+        if let Err(problem) = layers.read_text(path, text) {
+            layers.file_problems.push(problem);
+        }
+        layers
+    }
+
     fn add(&mut self, key: &'static str, value: String, source_name: String) {
         self.given.entry(key).or_insert(Given { value, source_name });
     }
@@ -69,6 +79,12 @@ impl Layers {
     fn read_file(&mut self, path: &str) -> Result<(), ConfigError> {
         let unreadable = |problem: String| ConfigError::File { path: path.to_owned(), problem };
         let text = std::fs::read_to_string(path).map_err(|cause| unreadable(cause.to_string()))?;
+        self.read_text(path, &text)
+    }
+
+    /// Takes what the settings file of this path says.
+    fn read_text(&mut self, path: &str, text: &str) -> Result<(), ConfigError> {
+        let unreadable = |problem: String| ConfigError::File { path: path.to_owned(), problem };
         let table: toml::Table = text.parse().map_err(|cause: toml::de::Error| {
             // The error's own text repeats the line, which may hold a password.
             let line = cause.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.lines().count());

@@ -5,6 +5,8 @@
 //! and `demo`.
 
 mod layers;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -237,16 +239,14 @@ fn redacted_url(url: &str) -> String {
         None => (String::new(), url),
     };
     let place = rest.rsplit_once('@').map_or_else(|| rest.to_owned(), |(_, place)| format!("***@{place}"));
-    let Some((place, parameters)) = place.split_once('?') else {
-        return format!("{scheme}{place}");
-    };
-    let parameters = parameters.split('&').map(|parameter| match parameter.split_once('=') {
+    // The first of them has the place before its name. A question mark there may have been cut off.
+    let parameters = place.split('&').map(|parameter| match parameter.split_once('=') {
         Some((name, _)) if ["password", "username"].iter().any(|secret| name.to_lowercase().contains(secret)) => {
             format!("{name}=***")
         }
         _ => parameter.to_owned(),
     });
-    format!("{scheme}{place}?{}", parameters.collect::<Vec<_>>().join("&"))
+    format!("{scheme}{}", parameters.collect::<Vec<_>>().join("&"))
 }
 
 /// A setting that cannot be taken; the start stops.

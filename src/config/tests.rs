@@ -107,6 +107,9 @@ fn a_password_is_never_printed() {
         redacted_url("redis-sentinel://h?sentinelPassword=x&a=b"),
         "redis-sentinel://h?sentinelPassword=***&a=b"
     );
+    // An `@` in a parameter took the question mark along with what stands before it, and no parameter was seen.
+    assert_eq!(redacted_url("redis://h?user=a@b&password=x"), "redis://***@b&password=***");
+    assert_eq!(redacted_url("redis://h/1?password=a?b&c=d"), "redis://h/1?password=***&c=d");
     assert_eq!(redacted_url("embedded:/data/a@b"), "embedded:/data/a@b");
 }
 

@@ -3,6 +3,9 @@
 //! Owns how their parameters are found (in the path, the query or a form) and the form of their
 //! answers, which always have the status 200. What they ask for is done by `relay`.
 
+#[cfg(any(test, fuzzing))]
+pub mod properties;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -131,11 +134,15 @@ impl Params {
             Ok(Err(_)) => return Err(bad_request(format!("the body has an end, and at most {limit} bytes"))),
             Err(_) => return Err(bad_request("the body did not come in time")),
         };
-        match serde_json::from_slice::<Json>(&body) {
-            Ok(Json::Object(members)) => members.into_iter().for_each(|(name, value)| self.add(name, value)),
-            _ => self.add_form(&body),
-        }
+        self.add_bytes(&body);
         Ok(())
+    }
+
+    fn add_bytes(&mut self, body: &[u8]) {
+        match serde_json::from_slice::<Json>(body) {
+            Ok(Json::Object(members)) => members.into_iter().for_each(|(name, value)| self.add(name, value)),
+            _ => self.add_form(body),
+        }
     }
 
     /// A parameter's text; a number's is its digits.

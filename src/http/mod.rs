@@ -10,6 +10,8 @@ mod legacy;
 mod origin;
 mod peer;
 mod probes;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod proxy;
 mod tls;
 

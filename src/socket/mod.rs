@@ -9,6 +9,8 @@ mod calls;
 mod connection;
 mod entries;
 mod leaving;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod reader;
 mod writer;
 

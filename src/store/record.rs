@@ -15,6 +15,9 @@ use crate::message::{Broadcast, Entry, MembershipChange, MembershipStep, Message
 use crate::store::Receipt;
 use crate::store::record::content::{ContentRecord, OriginRecord};
 
+/// Levels that a record may nest. Clients' values count for none: they are bytes in it.
+const DEPTH_MAX: usize = 64;
+
 /// A record that cannot be read, or a value that cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -50,12 +53,22 @@ pub fn encode_membership(change: &MembershipChange) -> Result<Vec<u8>, RecordErr
     Ok(rmp_serde::to_vec_named(&EntryRecord::Membership(change.into()))?)
 }
 
+/// Any stored MessagePack from its bytes.
+///
+/// # Errors
+/// It is no such thing, or is nested deeper than any that is stored, which would take more stack than there is.
+pub fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, rmp_serde::decode::Error> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    deserializer.set_max_depth(DEPTH_MAX);
+    T::deserialize(&mut deserializer)
+}
+
 /// An entry from its bytes.
 ///
 /// # Errors
 /// [`RecordError`], also for a record of a later version that this one cannot read.
 pub fn decode_entry(bytes: &[u8]) -> Result<Entry, RecordError> {
-    match rmp_serde::from_slice(bytes)? {
+    match read(bytes)? {
         EntryRecord::Message(record) => Ok(Entry::Message(record.try_into()?)),
         EntryRecord::Status(record) => Ok(Entry::Status(record.into())),
         EntryRecord::Membership(record) => Ok(Entry::Membership(record.into())),
@@ -75,7 +88,7 @@ pub fn encode_signal(signal: &Signal) -> Result<Vec<u8>, RecordError> {
 /// # Errors
 /// [`RecordError`]
 pub fn decode_signal(bytes: &[u8]) -> Result<Signal, RecordError> {
-    let record: SignalRecord<'_> = rmp_serde::from_slice(bytes)?;
+    let record: SignalRecord<'_> = read(bytes)?;
     record.try_into()
 }
 
@@ -93,7 +106,7 @@ pub fn encode_broadcast(broadcast: &Broadcast) -> Result<Vec<u8>, RecordError> {
 /// # Errors
 /// [`RecordError`]
 pub fn decode_broadcast(bytes: &[u8]) -> Result<Broadcast, RecordError> {
-    let record: BroadcastRecord<'_> = rmp_serde::from_slice(bytes)?;
+    let record: BroadcastRecord<'_> = read(bytes)?;
     Ok(Broadcast { signal: record.signal.try_into()?, except: record.except.into() })
 }
 
@@ -115,7 +128,7 @@ pub fn encode_receipt(receipt: &Receipt) -> Result<Vec<u8>, RecordError> {
 /// # Errors
 /// [`RecordError`]
 pub fn decode_receipt(bytes: &[u8]) -> Result<Receipt, RecordError> {
-    let record: ReceiptRecord = rmp_serde::from_slice(bytes)?;
+    let record: ReceiptRecord = read(bytes)?;
     Ok(Receipt { sender: record.sender, message: record.message.into(), device: record.device, at_ms: record.at_ms })
 }
 

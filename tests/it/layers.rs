@@ -75,7 +75,7 @@ fn every_outside_library_has_one_owner() {
         ("tokio_rustls::", &["auth", "client/dial.rs", "http/tls.rs", "store/redis"]),
         ("x509_parser::", &["auth"]),
         ("subtle::", &["auth"]),
-        ("rmp_serde::", &["protocol", "store", "client"]),
+        ("rmp_serde::", &["protocol", "store", "client", "properties"]),
         ("tokio_tungstenite::", &["client"]),
         ("metrics_exporter_prometheus::", &["metrics.rs", "node.rs"]),
         ("clap::", &["main.rs"]),

@@ -212,6 +212,23 @@ fn a_public_key_is_never_taken_for_a_secret() {
 }
 
 #[test]
+fn the_kid_of_a_key_of_another_algorithm_opens_nothing() {
+    let door = Keys::new().secret(Some("a"), SECRET).public(Some("b"), &pair(7)).door();
+    let text = pem(&ED25519_PREFIX, &pair(7));
+    let signed = |alg: &str, kid: &str, sign: &dyn Fn(&[u8]) -> Vec<u8>| {
+        login(&door, &token(json!({"alg": alg, "kid": kid}), &claims(), sign))
+    };
+    assert_eq!(signed("HS256", "b", &hs256(SECRET)), Err(Refusal::Signature));
+    assert_eq!(signed("HS256", "b", &hs256(text.as_bytes())), Err(Refusal::Signature));
+    assert_eq!(signed("HS256", "b", &hs256(pair(7).public_key().as_ref())), Err(Refusal::Signature));
+    assert_eq!(signed("EdDSA", "a", &ed25519(7)), Err(Refusal::Signature));
+    // The algorithm is the key's, whatever the token says.
+    assert_eq!(signed("EdDSA", "a", &hs256(SECRET)), Err(Refusal::Signature));
+    assert_eq!(signed("HS256", "b", &ed25519(7)), Err(Refusal::Signature));
+    assert!(signed("HS256", "a", &hs256(SECRET)).is_ok() && signed("EdDSA", "b", &ed25519(7)).is_ok());
+}
+
+#[test]
 fn a_kid_picks_the_key_and_only_with_one_key_it_may_be_left_out() {
     let other: &[u8] = b"fedcba9876543210fedcba9876543210";
     let third: &[u8] = &b"0".repeat(32);

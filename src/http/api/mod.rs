@@ -13,6 +13,8 @@ mod members;
 mod messages;
 mod openapi;
 mod problem;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod routes;
 
 use std::convert::Infallible;
@@ -91,15 +93,9 @@ impl Api {
         connections_max: usize,
         head_timeout: Duration,
     ) -> Result<Api, matchit::InsertError> {
-        let mut router: Router<Vec<&'static Route>> = Router::new();
-        let mut paths: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
-        paths.sort_unstable();
-        paths.dedup();
-        for path in paths {
-            router.insert(path, ROUTES.iter().filter(|route| route.path == path).collect())?;
-        }
+        let (router, requests) = (router()?, AtomicU64::new(0));
         let (connections, refusing) = (Semaphore::new(connections_max), Semaphore::new(REFUSING_MAX));
-        Ok(Api { relay, cors, router, connections, refusing, head_timeout, requests: AtomicU64::new(0) })
+        Ok(Api { relay, cors, router, connections, refusing, head_timeout, requests })
     }
 
     /// Serves one connection. Once `stopping` says so it ends after the request that is under way.
@@ -257,6 +253,18 @@ impl Line {
             debug!(request = id, method, route, status, key, ?took, detail, "an API request");
         }
     }
+}
+
+/// From a path to the routes that have it.
+fn router() -> Result<Router<Vec<&'static Route>>, matchit::InsertError> {
+    let mut router: Router<Vec<&'static Route>> = Router::new();
+    let mut paths: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    for path in paths {
+        router.insert(path, ROUTES.iter().filter(|route| route.path == path).collect())?;
+    }
+    Ok(router)
 }
 
 fn allowed(routes: &[&'static Route]) -> Vec<Method> {

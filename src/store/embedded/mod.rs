@@ -13,6 +13,8 @@ mod disk;
 mod engine;
 mod feed;
 mod numbers;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod queries;
 mod registry;
 mod tables;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId};
 use crate::message::{Membership, Origin, Role};
-use crate::store::{Dealt, StoreError};
+use crate::store::{Dealt, StoreError, record};
 
 /// The number of this layout.
 pub const FORMAT: u64 = 1;
@@ -258,7 +258,7 @@ impl Fate {
 /// # Errors
 /// [`Failure::Row`]
 pub fn decode<'a, T: Deserialize<'a>>(table: &'static str, bytes: &'a [u8]) -> Result<T, Failure> {
-    rmp_serde::from_slice(bytes).map_err(|_| Failure::Row { table })
+    record::read(bytes).map_err(|_| Failure::Row { table })
 }
 
 /// The bytes of a row.

@@ -126,3 +126,14 @@ fn a_record_of_another_kind_is_an_error_and_no_panic() {
         assert!(decode_broadcast(bad).is_err(), "{bad:?}");
     }
 }
+
+/// It was read to the library's own limit of 1024 levels, and the stack of a debug build was not enough for that.
+#[test]
+fn a_record_that_is_nested_without_end_is_refused() {
+    for nested in [&b"\x91"[..], b"\x81\xa1a"] {
+        for levels in [DEPTH_MAX, 1000, 60_000] {
+            let record = [b"\x81\xa1m\x82\xa1z", &nested.repeat(levels)[..], b"\xc0"].concat();
+            assert!(decode_entry(&record).is_err() && decode_receipt(&record).is_err(), "{levels}");
+        }
+    }
+}

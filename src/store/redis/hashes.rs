@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId};
 use crate::message::{Membership, Origin, Role};
+use crate::store::record as stored;
 use crate::store::{Barred, Dealt, Device, NodeReport, Online};
 
 /// The record of `devices`, as `connect.lua` and `membership.lua` write it. Keys that this version does not know are
@@ -29,7 +30,7 @@ struct DeviceRecord {
 
 /// A registered device, from its fields in `devices` and `cursors`.
 pub fn device(device: DeviceId, record: &[u8], cursor: Option<&str>) -> Option<Device> {
-    let record: DeviceRecord = rmp_serde::from_slice(record).ok()?;
+    let record: DeviceRecord = stored::read(record).ok()?;
     Some(Device {
         device,
         role: record.role,

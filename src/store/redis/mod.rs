@@ -20,6 +20,8 @@ mod hashes;
 mod keys;
 mod numbers;
 mod payload;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod registry;
 mod reply;
 mod script;

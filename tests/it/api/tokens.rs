@@ -145,3 +145,16 @@ async fn a_connection_ends_with_its_token() {
     assert!(unix_ms() >= exp * 1000, "not before its time");
     other.expect_nothing().await;
 }
+
+#[tokio::test]
+async fn a_device_that_logs_in_again_in_time_stays_when_its_old_token_ends() {
+    let (world, _dir) = world().await;
+    let shop = unique("shop");
+    let exp = unix_ms() / 1000 + 4;
+    let login = Login::sub(&shop, "hand");
+    let mut old = with_token(login.clone(), json!({"exp": exp})).on(&world.url(0)).await;
+    let mut new = with_token(login, json!({"exp": exp + 3600})).on(&world.url(1)).await;
+    assert_eq!(old.close_code().await.0, 4000, "replaced, before the token ends");
+    tokio::time::sleep(Duration::from_millis((exp * 1000 + 500).saturating_sub(unix_ms()))).await;
+    new.expect_nothing().await;
+}

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{STORE, path, refusal, settings_file, shoprelay, shown, stdout};
-use crate::harness::{NodeOptions, NodeProcess, SOON, eventually};
+use crate::harness::{Device, Encoding, Login, NodeOptions, NodeProcess, SOON, eventually, unique};
 use crate::redis_server::RedisServer;
 
 const SECRET: &str = "a-secret-of-more-than-thirty-two-bytes";
@@ -177,4 +177,35 @@ async fn a_hangup_reads_the_keys_anew_and_bad_ones_do_not_replace_good_ones() {
     logs("the keys for device tokens stay as they were").await;
     assert!(node.log_text().contains("there is no field"), "{}", node.log_text());
     assert!(!node.log_text().contains("hunter2") && node.is_ready().await);
+}
+
+#[tokio::test]
+async fn a_key_is_rotated_without_closing_anybody_and_the_old_one_opens_nothing_more() {
+    let dir = files(&[("old", SECRET), ("new", "another-secret-of-more-than-thirty-two-bytes")]);
+    let keys = format!("2025={},2026={}", file(&dir, "old"), file(&dir, "new"));
+    let options = NodeOptions::new(RedisServer::shared().url()).set("AUTH", "jwt").set("JWT_SECRET_FILE", &keys);
+    let node = NodeProcess::start(&options).await;
+    let shop = unique("shop");
+    let login = |device: &str, kid: &str| {
+        let who = ["token", "--shop", &shop, "--device", device, "--role", "sub", "--kid", kid];
+        let token = stdout(&shoprelay(&who).args(["--jwt-secret-file", &keys]).output().unwrap());
+        Login::sub(&shop, device).token(token.trim())
+    };
+    let (old, new) = (login("a", "2025"), login("b", "2026"));
+    let mut first = old.clone().on(&node.ws_url()).await;
+    let mut second = new.clone().on(&node.ws_url()).await;
+    // The old key goes: what stands in its file from now on signed no token.
+    std::fs::write(dir.path().join("old"), "nobody-has-this-secret-of-more-than-32-bytes").unwrap();
+    node.sighup();
+    let reread = "the keys for device tokens were read anew";
+    eventually(SOON, reread, async || node.log_text().contains(reread)).await;
+    for device in [&mut first, &mut second] {
+        assert_eq!(device.request(json!({"op": "ping"})).await["op"], "pong", "it stays logged in");
+    }
+    let mut stranger = Device::connect(&node.ws_url(), Encoding::Json).await;
+    stranger.refused("login", old.op(), "unauthorized").await;
+    assert_eq!(stranger.close_code().await.0, 4001);
+    let again = new.on(&node.ws_url()).await;
+    assert_eq!(again.welcome["device"], "b");
+    assert_eq!(second.close_code().await.0, 4000, "the newer connection replaces it");
 }

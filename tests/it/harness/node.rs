@@ -17,7 +17,7 @@ use super::{http, unique_prefix};
 /// How long a node may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Lines of a node's log that are kept for a test that fails.
-const LINES_KEPT: usize = 2_000;
+const LINES_KEPT: usize = 20_000;
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
