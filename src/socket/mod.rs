@@ -10,6 +10,6 @@ mod connection;
 mod entries;
 mod leaving;
 mod reader;
-mod writer;
+pub mod writer;
 
 pub use connection::{Accepted, serve};
