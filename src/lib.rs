@@ -51,8 +51,8 @@
 //!
 //! ```text
 //! properties                          what must hold of any bytes; for tests and fuzzing only
-//! demo  prove                         a shop of simulated devices, to look at; a deployment held to its promises
-//! client                              a device's side of the wire, for these two
+//! demo  prove  bench                  a shop of simulated devices, to look at; a deployment held to its promises; measured
+//! client                              a device's side of the wire, for the first two
 //! node                                builds the parts in order, stops them in order
 //! http                                listeners, the way to a WebSocket, the API, health and metrics
 //! socket                              a connection's loop: reader, writer
@@ -98,6 +98,7 @@
 
 pub mod attrs;
 pub mod auth;
+pub mod bench;
 pub mod check;
 pub mod client;
 pub mod config;

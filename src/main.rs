@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use shoprelay::auth::{self, NewToken};
+use shoprelay::bench::{self, BENCH_FLOOR, BENCH_WORKER, Given, OptKind};
 use shoprelay::check::Report;
 use shoprelay::config::{Config, ConfigError, KeyFile, Kind, Layers, SETTINGS};
 use shoprelay::demo::{self, Options};
@@ -61,6 +62,15 @@ fn main() -> ExitCode {
         },
         Some(("demo", matches)) => demo(matches),
         Some(("prove", matches)) => prove(matches),
+        Some(("bench", matches)) => bench(matches),
+        Some((BENCH_WORKER, _)) => {
+            bench::worker();
+            ExitCode::SUCCESS
+        }
+        Some((BENCH_FLOOR, _)) => {
+            bench::floor();
+            ExitCode::SUCCESS
+        }
         _ => fail("say what to do; `shoprelay --help` lists what there is"),
     }
 }
@@ -92,6 +102,9 @@ fn command() -> Command {
             ]),
         )
         .subcommand(proof())
+        .subcommand(bench_command())
+        .subcommand(Command::new(BENCH_WORKER).about("A process of bench, which starts it").hide(true))
+        .subcommand(Command::new(BENCH_FLOOR).about("A process of bench, which starts it").hide(true))
 }
 
 /// What a proof is asked to be.
@@ -190,6 +203,51 @@ fn tell_verdict(matches: &ArgMatches, verdict: &Verdict) -> Result<(), String> {
     // Whoever closed the pipe has the exit status.
     let _ = writeln!(std::io::stdout(), "{shown}");
     Ok(())
+}
+
+/// One flag for each option of a benchmark.
+fn bench_command() -> Command {
+    let scenarios: Vec<String> = bench::SCENARIOS.iter().map(|(_, name, what)| format!("{name}: {what}")).collect();
+    let scenario = Arg::new("scenario").help(scenarios.join("\n"));
+    let options = bench::OPTIONS.iter().map(|option| {
+        let arg = Arg::new(option.name).long(option.name);
+        match option.kind {
+            OptKind::Value("") => arg.help(option.help),
+            OptKind::Value(default) => arg.help(format!("{} [default: {default}]", option.help)),
+            OptKind::Many => arg.help(option.help).action(ArgAction::Append),
+            OptKind::Switch => arg
+                .help(option.help)
+                .action(ArgAction::Set)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true"),
+        }
+    });
+    let about = "Measure a deployment: deliveries, latency, CPU and memory, beside the least they can be";
+    Command::new("bench").about(about).arg(scenario).args(options)
+}
+
+fn bench(matches: &ArgMatches) -> ExitCode {
+    let given = Given(|name: &str| {
+        matches.get_many::<String>(name).map(|values| values.cloned().collect()).unwrap_or_default()
+    });
+    let scenario = matches.get_one::<String>("scenario").map(String::as_str).unwrap_or_default();
+    let settings = match bench::Settings::of(scenario, &given) {
+        Ok(settings) => settings,
+        Err(why) => return fail(&why),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("nothing can be waited for: {error}")),
+    };
+    match runtime.block_on(bench::run(&settings)) {
+        Ok(outcome) => {
+            // Whoever closed the pipe has read what they wanted.
+            let _ = write!(std::io::stdout(), "{outcome}");
+            if outcome.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(why) => fail(&why),
+    }
 }
 
 fn demo(matches: &ArgMatches) -> ExitCode {

@@ -12,6 +12,6 @@ mod leaving;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 mod reader;
-mod writer;
+pub mod writer;
 
 pub use connection::{Accepted, serve};

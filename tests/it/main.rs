@@ -5,6 +5,7 @@
 
 mod api;
 mod api_page;
+mod bench;
 mod command_line;
 mod delivery;
 mod dependencies;

@@ -19,11 +19,11 @@ mod fleet;
 mod hashes;
 mod keys;
 mod numbers;
-mod payload;
+pub mod payload;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 mod registry;
-mod reply;
+pub mod reply;
 mod script;
 mod scripts;
 mod sentinel;

@@ -109,6 +109,11 @@ impl NodeProcess {
         NodeProcess { child, pid, log, addresses }
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Where devices connect.
     pub fn ws_url(&self) -> String {
         format!("ws://{}/ws", self.addresses.listen)
