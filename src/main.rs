@@ -10,6 +10,7 @@ use shoprelay::auth::{self, NewToken};
 use shoprelay::check::Report;
 use shoprelay::config::{Config, ConfigError, KeyFile, Kind, Layers, SETTINGS};
 use shoprelay::demo::{self, Options};
+use shoprelay::http::health::{self, Question};
 use shoprelay::ids::unix_ms;
 use shoprelay::message::Role;
 use shoprelay::node::Node;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
             }
             Err(why) => fail(&why),
         },
+        Some(("health", matches)) => health(matches),
         Some(("demo", matches)) => demo(matches),
         Some(("prove", matches)) => prove(matches),
         _ => fail("say what to do; `shoprelay --help` lists what there is"),
@@ -78,6 +80,17 @@ fn command() -> Command {
             Command::new("token")
                 .about("Print a token for a device, signed with the secret of --jwt-secret-file")
                 .args(token_claims())
+                .args(settings()),
+        )
+        .subcommand(
+            Command::new("health")
+                .about("Ask the node with these settings whether it is alive; exit status 0 if it is")
+                .arg(
+                    Arg::new("ready")
+                        .long("ready")
+                        .help("ask whether it serves devices, too")
+                        .action(ArgAction::SetTrue),
+                )
                 .args(settings()),
         )
         .subcommand(
@@ -190,6 +203,26 @@ fn tell_verdict(matches: &ArgMatches, verdict: &Verdict) -> Result<(), String> {
     // Whoever closed the pipe has the exit status.
     let _ = writeln!(std::io::stdout(), "{shown}");
     Ok(())
+}
+
+/// Asks the node that these settings would make, and tells what it answered.
+fn health(matches: &ArgMatches) -> ExitCode {
+    // Of all the settings only this one matters, so a mistake in another one is not told here.
+    let effective = layers(matches).effective();
+    let listen = effective.iter().find(|setting| setting.key == "metrics_listen").map_or("none", |it| &it.value);
+    let question = if matches.get_flag("ready") { Question::Ready } else { Question::Alive };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no runtime can be started: {error}")),
+    };
+    match runtime.block_on(health::ask(listen, question)) {
+        Ok(answer) => {
+            // Whoever closed the pipe looks at the exit status alone.
+            let _ = writeln!(std::io::stdout(), "{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error.to_string()),
+    }
 }
 
 fn demo(matches: &ArgMatches) -> ExitCode {
