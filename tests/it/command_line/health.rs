@@ -18,9 +18,12 @@ async fn a_node_is_asked_on_loopback_whether_it_is_alive_and_whether_it_is_ready
         assert!(["ok\n", "ready\n"].contains(&stdout(&output).as_str()), "{output:?}");
     }
 
+    assert!(node.get("/metrics").await.1.contains("\nshoprelay_ready 1\n"));
+
     drop(redis);
-    let listen = format!("127.0.0.1:{port}");
     eventually(SOON, "the node to miss its store", async || node.get("/readyz").await.0 == 503).await;
+    assert!(node.get("/metrics").await.1.contains("\nshoprelay_ready 0\n"));
+    let listen = format!("127.0.0.1:{port}");
     let line = refusal(&mut shoprelay(&["health", "--ready", "--metrics-listen", &listen]));
     assert!(line.contains("/readyz answers 503"), "{line}");
     let output = shoprelay(&["health", "--metrics-listen", &listen]).output().unwrap();
