@@ -144,6 +144,7 @@ BAD = [
     ({"tls": {"enabled": True}}, "name its Secret in tls.secretName"),
     ({"tls": {"secretName": "cert"}}, "set tls.enabled"),
     ({"tls": {"enabled": True, "secretName": "c", "clientCrl": {"secretName": "x"}}}, "without tls.clientCa"),
+    ({"service": {"externalTrafficPolicy": "Local"}}, "service.type of LoadBalancer"),
     ({"ingress": {"hosts": []}}, "ingress.hosts"),
     ({"route": {"enabled": True}}, "route.parentRefs"),
     ({"autoscaling": {"enabled": True, "minReplicas": 11}}, "is above"),
@@ -254,6 +255,8 @@ def test_a_monitor_finds_one_service_and_its_port():
     monitor = of_kind(objects, "ServiceMonitor")["spec"]
     wanted = monitor["selector"]["matchLabels"].items()
     [service] = [it for it in objects if it["kind"] == "Service" and wanted <= it["metadata"]["labels"].items()]
+    # What the alert on a node that is down knows it by.
+    assert "shoprelay" in service["metadata"]["labels"][monitor["jobLabel"]]
     assert monitor["endpoints"][0]["port"] in [port["name"] for port in service["spec"]["ports"]]
 
 

@@ -31,6 +31,9 @@
 {{- if and (not .tls.enabled) (or .tls.secretName .tls.clientCa.secretName) -}}
 {{- fail "tls has a Secret and is not enabled; set tls.enabled, or leave the Secret out" -}}
 {{- end -}}
+{{- if and (eq .service.type "ClusterIP") (or .service.externalTrafficPolicy .service.loadBalancerSourceRanges) -}}
+{{- fail "service.externalTrafficPolicy and service.loadBalancerSourceRanges are for a service.type of LoadBalancer; leave them out" -}}
+{{- end -}}
 {{- if and .ingress.enabled (not .ingress.hosts) -}}
 {{- fail "ingress.enabled needs a host name in ingress.hosts" -}}
 {{- end -}}
