@@ -42,12 +42,13 @@ def shoprelay(*args, **variables):
     )
 
 
-def setting_keys():
-    """Every setting that the program has, as its settings file names it."""
+def setting_defaults():
+    """Every setting that the program has, as its settings file names it, with its default."""
     printed = shoprelay("check").stdout
-    keys = [line.split()[0] for line in printed.split("\n\n")[0].splitlines()[1:]]
-    assert "limits.connections" in keys, printed
-    return keys
+    rows = [line.split() for line in printed.split("\n\n")[0].splitlines()[1:]]
+    defaults = {key: "" if value == "-" else value for key, value, _ in rows}
+    assert "limits.connections" in defaults, printed
+    return defaults
 
 
 def variable(key):

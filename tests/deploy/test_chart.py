@@ -129,6 +129,7 @@ BAD = [
     ({"auth": {"jwt": {"secrets": [{"secretName": "x"}]}}}, "secretKey"),
     ({"settings": {"limits": {"connection": 1}}}, "connection"),
     ({"settings": {"heartbeat": 25}}, "heartbeat"),
+    ({"settings": {"limits": {"connections": "many"}}}, "connections"),
     ({"settings": {"store": "redis://host"}}, "store"),
     ({"ingress": {"timeoutSeconds": 30}}, "timeoutSeconds"),
     ({"service": {"port": 0}}, "port"),

@@ -1,19 +1,18 @@
 """The chart against the program: what the one sets, the other takes."""
 
-import json
 import re
 import subprocess
+import sys
 
 import pytest
-from conftest import CHART, EXAMPLES, clean_environment, binary, example, merged, of_kind, render, setting_keys, variable
+from conftest import (
+    EXAMPLES, ROOT, binary, clean_environment, example, merged, of_kind, render, setting_defaults, shoprelay, variable,
+)
 from test_chart import ALL_VALUES
 
-# What the chart decides by values of its own; everything else there is stands in its "settings".
-OWN = {
-    "config", "listen", "api_listen", "metrics_listen", "store", "store_ca", "auth", "insecure", "jwt_secret_file",
-    "jwt_public_key_file", "api_keys_file", "tls_listen", "tls_cert", "tls_key", "tls_client_ca", "tls_client_crl",
-    "drain_window",
-}
+sys.path.append(str(ROOT / "helm"))
+from schema import OWN  # noqa: E402
+
 ADDRESSES = {"redis-url": "redis://relay:secret@redis.internal:6379/0"}
 KEYS = '[[keys]]\nname = "test"\nkey = "0123456789abcdef"\nshops = ["*"]\nscopes = ["read"]\n'
 # The public half of a key that is thrown away.
@@ -92,49 +91,31 @@ def test_the_program_takes_the_settings_of_the_pod(values, tmp_path):
 
 @pytest.mark.parametrize("values", ALL_VALUES)
 def test_every_variable_of_the_pod_is_one_of_the_program(values):
-    known = {variable(key) for key in setting_keys()}
+    known = {variable(key) for key in setting_defaults()}
     _, container = pod_of(values)
     assert {it["name"] for it in container["env"]} <= known
 
 
 def test_the_values_have_every_setting_that_the_chart_does_not_decide_itself():
-    schema = json.loads((CHART / "values.schema.json").read_text())["definitions"]["settings"]["properties"]
-    offered = set()
-    for key, part in schema.items():
-        offered |= {f"{key}.{inner}" for inner in part["properties"]} if "properties" in part else {key}
-    # In a file `legacy` is the table's `enabled`, where there is a table.
-    offered = {"legacy" if key == "legacy.enabled" else key for key in offered}
-    wanted = set(setting_keys()) - OWN
-    assert offered == wanted, "definitions.settings of values.schema.json has to be the settings of src/config/table.rs"
+    subprocess.run([sys.executable, ROOT / "helm/schema.py", "--check"], check=True)
 
 
 def test_the_program_takes_every_setting_that_the_values_can_have(tmp_path):
     """Each with its default, so that no bound is in the way: it is the form of the settings file that is tested."""
-    schema = json.loads((CHART / "values.schema.json").read_text())["definitions"]["settings"]["properties"]
-    printed = subprocess.run([binary(), "check"], env=clean_environment(), capture_output=True, text=True).stdout
-    defaults = {line.split()[0]: line.split()[1] for line in printed.splitlines() if len(line.split()) == 3}
-
-    def given(key, part):
-        default = defaults[key].removeprefix("-")
-        kind = part.get("type", "string")
-        if kind == "array":
-            return default.split(",") if default else ["https://a.example"]
-        return {"integer": lambda: int(default), "boolean": lambda: default == "true"}.get(kind, lambda: default)()
-
-    settings = {}
-    for key, part in schema.items():
-        if "properties" in part:
-            inner = {name: given("legacy" if name == "enabled" else f"{key}.{name}", it) for name, it in part["properties"].items()}
-            settings[key] = {name: value for name, value in inner.items() if value != ""}
-        else:
-            settings[key] = given(key, part)
-    settings["limits"]["log_entries"] = 100_000_000
-    values = merged(example("try-it"), {"settings": settings})
+    settings = {"cors_origins": ["https://a.example", "https://b.example"], "limits": {"log_entries": 100_000_000}}
+    tables = {key.split(".")[0] for key in setting_defaults() if "." in key}
+    for key, default in setting_defaults().items():
+        table, _, name = key.partition(".") if "." in key else (key, "", "enabled") if key in tables else ("", "", key)
+        value = {"true": True, "false": False}.get(default, int(default) if default.isdecimal() else default)
+        if key not in OWN and value != "":
+            place = settings.setdefault(table, {}) if table else settings
+            place.setdefault(name, value)
     file = tmp_path / "shoprelay.toml"
-    file.write_text(of_kind(render(values), "ConfigMap")["data"]["shoprelay.toml"])
-    checked = subprocess.run([binary(), "check", "--config", file], env=clean_environment(), capture_output=True, text=True)
+    file.write_text(of_kind(render(merged(example("try-it"), {"settings": settings})), "ConfigMap")["data"]["shoprelay.toml"])
+    checked = shoprelay("check", "--config", str(file))
     assert checked.returncode == 0, file.read_text() + checked.stdout
     assert re.search(r"limits.log_entries +100000000 ", checked.stdout), checked.stdout
+    assert re.search(r"cors_origins +https://a.example,https://b.example ", checked.stdout), checked.stdout
 
 
 @pytest.mark.parametrize("values", ALL_VALUES)
