@@ -16,8 +16,22 @@ from pathlib import Path
 SCHEMA = Path(__file__).parent / "shoprelay" / "values.schema.json"
 # What the chart decides by values of its own, or for itself.
 OWN = {
-    "config", "listen", "api_listen", "metrics_listen", "store", "store_ca", "auth", "insecure", "jwt_secret_file",
-    "jwt_public_key_file", "api_keys_file", "tls_listen", "tls_cert", "tls_key", "tls_client_ca", "tls_client_crl",
+    "config",
+    "listen",
+    "api_listen",
+    "metrics_listen",
+    "store",
+    "store_ca",
+    "auth",
+    "insecure",
+    "jwt_secret_file",
+    "jwt_public_key_file",
+    "api_keys_file",
+    "tls_listen",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
+    "tls_client_crl",
     "drain_window",
 }
 DURATION = re.compile(r"\d+(ms|s|m|h|d)")

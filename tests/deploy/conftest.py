@@ -177,7 +177,8 @@ def redis():
     folder = tempfile.mkdtemp()
     process = Process("redis-server", "--port", str(port), "--save", "", "--dir", folder)
     process.await_that(
-        "Redis", lambda: subprocess.run(["redis-cli", "-p", str(port), "ping"], capture_output=True).stdout == b"PONG\n"
+        "Redis",
+        lambda: subprocess.run(["redis-cli", "-p", str(port), "ping"], capture_output=True).stdout == b"PONG\n",
     )
     yield f"redis://127.0.0.1:{port}"
     process.stop()

@@ -14,7 +14,12 @@ from conftest import CHART, EXAMPLES, ROOT, example, merged, notes, of_kind, ren
 
 KUBERNETES = ["1.30", "1.34", "1.37"]
 TLS = {
-    "tls": {"enabled": True, "secretName": "cert", "clientCa": {"secretName": "ca"}, "clientCrl": {"secretName": "crl"}}
+    "tls": {
+        "enabled": True,
+        "secretName": "cert",
+        "clientCa": {"secretName": "ca"},
+        "clientCrl": {"secretName": "crl"},
+    }
 }
 # Everything the examples leave out.
 CHANGES = {

@@ -6,7 +6,17 @@ import sys
 
 import pytest
 from conftest import (
-    EXAMPLES, ROOT, binary, clean_environment, example, merged, of_kind, render, setting_defaults, shoprelay, variable,
+    EXAMPLES,
+    ROOT,
+    binary,
+    clean_environment,
+    example,
+    merged,
+    of_kind,
+    render,
+    setting_defaults,
+    shoprelay,
+    variable,
 )
 from test_chart import ALL_VALUES
 
@@ -16,9 +26,7 @@ from schema import OWN  # noqa: E402
 ADDRESSES = {"redis-url": "redis://relay:secret@redis.internal:6379/0"}
 KEYS = '[[keys]]\nname = "test"\nkey = "0123456789abcdef"\nshops = ["*"]\nscopes = ["read"]\n'
 # The public half of a key that is thrown away.
-PUBLIC_KEY = (
-    "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n"
-)
+PUBLIC_KEY = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n"
 
 
 def pod_of(values):
@@ -65,7 +73,9 @@ def certificate(folder):
         (base / "db").write_text("")
         command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=relay"
         command += " -addext subjectAltName=DNS:relay -addext keyUsage=critical,digitalSignature,keyCertSign,cRLSign"
-        subprocess.run([*command.split(), "-keyout", base / "key", "-out", base / "crt"], check=True, capture_output=True)
+        subprocess.run(
+            [*command.split(), "-keyout", base / "key", "-out", base / "crt"], check=True, capture_output=True
+        )
         revoke = f"openssl ca -gencrl -config {base}/ca.cnf -crldays 2 -keyfile {base}/key -cert {base}/crt -out {base}/crl"
         subprocess.run(revoke.split(), check=True, capture_output=True)
     parts = {"tls.crt": "crt", "tls.key": "key", "client-ca.crt": "crt", "redis-ca.crt": "crt", "client.crl": "crl"}
@@ -105,13 +115,17 @@ def test_the_program_takes_every_setting_that_the_values_can_have(tmp_path):
     settings = {"cors_origins": ["https://a.example", "https://b.example"], "limits": {"log_entries": 100_000_000}}
     tables = {key.split(".")[0] for key in setting_defaults() if "." in key}
     for key, default in setting_defaults().items():
-        table, _, name = key.partition(".") if "." in key else (key, "", "enabled") if key in tables else ("", "", key)
+        table, _, name = (
+            key.partition(".") if "." in key else (key, "", "enabled") if key in tables else ("", "", key)
+        )
         value = {"true": True, "false": False}.get(default, int(default) if default.isdecimal() else default)
         if key not in OWN and value != "":
             place = settings.setdefault(table, {}) if table else settings
             place.setdefault(name, value)
     file = tmp_path / "shoprelay.toml"
-    file.write_text(of_kind(render(merged(example("try-it"), {"settings": settings})), "ConfigMap")["data"]["shoprelay.toml"])
+    file.write_text(
+        of_kind(render(merged(example("try-it"), {"settings": settings})), "ConfigMap")["data"]["shoprelay.toml"]
+    )
     checked = shoprelay("check", "--config", str(file))
     assert checked.returncode == 0, file.read_text() + checked.stdout
     assert re.search(r"limits.log_entries +100000000 ", checked.stdout), checked.stdout
@@ -124,8 +138,10 @@ def test_the_ports_of_pod_probes_services_and_policy_agree(values):
     _, container = pod_of(values)
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     listeners = {
-        "devices": "SHOPRELAY_LISTEN", "devices-tls": "SHOPRELAY_TLS_LISTEN",
-        "api": "SHOPRELAY_API_LISTEN", "metrics": "SHOPRELAY_METRICS_LISTEN",
+        "devices": "SHOPRELAY_LISTEN",
+        "devices-tls": "SHOPRELAY_TLS_LISTEN",
+        "api": "SHOPRELAY_API_LISTEN",
+        "metrics": "SHOPRELAY_METRICS_LISTEN",
     }
     environment = environment_of(container)
     listening = {name: environment.get(it, "none") for name, it in listeners.items()}
@@ -135,10 +151,14 @@ def test_the_ports_of_pod_probes_services_and_policy_agree(values):
     for probe, path in [("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")]:
         assert container[probe]["httpGet"] == {"path": path, "port": "metrics"}
     served = set()
-    for service in (it for it in objects if it["kind"] == "Service" and not it["metadata"]["name"].endswith("-redis")):
+    for service in (
+        it for it in objects if it["kind"] == "Service" and not it["metadata"]["name"].endswith("-redis")
+    ):
         served |= {port["targetPort"] for port in service["spec"]["ports"]}
     assert served == set(ports)
-    for policy in (it for it in objects if it["kind"] == "NetworkPolicy" and it["metadata"]["name"] == "relay-shoprelay"):
+    for policy in (
+        it for it in objects if it["kind"] == "NetworkPolicy" and it["metadata"]["name"] == "relay-shoprelay"
+    ):
         allowed = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
         assert allowed == set(ports)
     [devices] = [it for it in objects if it["kind"] == "Service" and it["metadata"]["name"] == "relay-shoprelay"]

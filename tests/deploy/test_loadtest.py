@@ -33,7 +33,9 @@ def k6(scenario, **settings):
     return subprocess.Popen(
         ["k6", "run", "--quiet", "--no-usage-report", ROOT / "loadtest" / f"{scenario}.js"],
         env=environment | {name: value for name, value in ours.items() if value is not None},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -131,7 +133,9 @@ class Faulty:
 
     async def pass_on(self, device):
         async with connect(f"ws://{self.target}/ws", subprotocols=["shoprelay.v1.json"]) as relay:
-            await asyncio.gather(self.copy(device, relay, lambda frame: [frame]), self.copy(relay, device, self.spoil()))
+            await asyncio.gather(
+                self.copy(device, relay, lambda frame: [frame]), self.copy(relay, device, self.spoil())
+            )
 
     def spoil(self):
         """The frames that become of one, by what came before on this connection."""

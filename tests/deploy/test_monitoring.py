@@ -82,7 +82,9 @@ def test_every_query_of_the_dashboard_asks_for_what_a_node_has(exposed):
 
 def test_every_alert_asks_for_what_a_node_has(exposed):
     rules = [rule for group in ALERTS for rule in group["rules"]]
-    missing = {(rule["alert"], name) for rule in rules for name in METRIC.findall(rule["expr"]) if name not in exposed}
+    missing = {
+        (rule["alert"], name) for rule in rules for name in METRIC.findall(rule["expr"]) if name not in exposed
+    }
     assert not missing
 
 
@@ -97,7 +99,11 @@ def test_every_panel_says_what_it_shows_and_has_a_place_of_its_own():
     taken = set()
     for panel in DASHBOARD["panels"]:
         place = panel["gridPos"]
-        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
         assert not cells & taken and place["x"] + place["w"] <= 24, panel["title"]
         taken |= cells
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
@@ -136,7 +142,9 @@ def prometheus(nodes, tmp_path_factory):
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     address = f"127.0.0.1:{free_port()}"
     process = Process(
-        "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+        "prometheus",
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
         f"--web.listen-address={address}",
     )
     process.await_that("Prometheus", lambda: get(f"http://{address}/-/ready"))
@@ -159,7 +167,9 @@ def test_a_real_prometheus_answers_every_query_of_the_dashboard(prometheus, node
     work_of_a_shop(nodes)
     for title, expression in QUERIES:
         eventually(f"an answer for {title}: {expression}", lambda: ask(prometheus, expression))
-    devices = eventually("devices to be counted", lambda: ask(prometheus, "sum(rate(shoprelay_logins_total[1m])) > 0"))
+    devices = eventually(
+        "devices to be counted", lambda: ask(prometheus, "sum(rate(shoprelay_logins_total[1m])) > 0")
+    )
     assert len(devices) == 1
 
 

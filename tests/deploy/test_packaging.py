@@ -83,19 +83,31 @@ def copied(tmp_path):
 
 
 def test_what_the_dockerfile_copies_is_all_that_the_build_needs(copied):
-    command = ["cargo", "metadata", "--locked", "--offline", "--format-version=1", "--manifest-path", copied / "Cargo.toml"]
+    command = [
+        "cargo",
+        "metadata",
+        "--locked",
+        "--offline",
+        "--format-version=1",
+        "--manifest-path",
+        copied / "Cargo.toml",
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     for source in copied.glob("src/**/*.rs"):
         for path in re.findall(r'include_(?:str|bytes)!\("([^"]+)"\)', source.read_text()):
             target = (source.parent / path).resolve()
-            assert target.exists() or "tests" in source.name, f"{source} needs {path}, which the image is built without"
+            assert target.exists() or "tests" in source.name, (
+                f"{source} needs {path}, which the image is built without"
+            )
 
 
 def test_the_binary_starts_where_there_is_nothing_but_its_libraries(tmp_path):
     """As in the image: no shell, no /etc, no /tmp; the C library and what belongs to it."""
     libraries = re.findall(r"(/\S+) \(0x", subprocess.run(["ldd", binary()], capture_output=True, text=True).stdout)
     names = {re.sub(r"\.so.*", "", os.path.basename(path)) for path in libraries}
-    assert names <= {"libc", "libm", "libgcc_s", "ld-linux-x86-64", "libdl", "libpthread", "librt"}, "not in distroless/cc"
+    assert names <= {"libc", "libm", "libgcc_s", "ld-linux-x86-64", "libdl", "libpthread", "librt"}, (
+        "not in distroless/cc"
+    )
     for path in libraries:
         target = tmp_path / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -104,16 +116,24 @@ def test_the_binary_starts_where_there_is_nothing_but_its_libraries(tmp_path):
     (tmp_path / "data").mkdir()
     enter = ["unshare", "--map-root-user", "--root", str(tmp_path), "--wd", "/"]
     address = f"127.0.0.1:{free_port()}"
-    variables = {"SHOPRELAY_METRICS_LISTEN": address, "SHOPRELAY_LISTEN": "127.0.0.1:0", "SHOPRELAY_API_LISTEN": "none"}
+    variables = {
+        "SHOPRELAY_METRICS_LISTEN": address,
+        "SHOPRELAY_LISTEN": "127.0.0.1:0",
+        "SHOPRELAY_API_LISTEN": "none",
+    }
     environment = clean_environment(**variables, SHOPRELAY_STORE="embedded:/data", SHOPRELAY_DRAIN_WINDOW="0s")
     node = Process(*enter, "/shoprelay", "serve", env=environment)
     try:
         node.await_that("the node to be ready", lambda: '"ready"' in node.output())
-        health = subprocess.run([*enter, "/shoprelay", "health", "--ready"], env=environment, capture_output=True, text=True)
+        health = subprocess.run(
+            [*enter, "/shoprelay", "health", "--ready"], env=environment, capture_output=True, text=True
+        )
         assert (health.returncode, health.stdout) == (0, "ready\n"), health.stderr
     finally:
         assert node.stop() == 0, node.output()
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir() and not path.name.startswith("lib")) == ["data"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir() and not path.name.startswith("lib")) == [
+        "data"
+    ]
 
 
 @pytest.fixture
@@ -137,7 +157,11 @@ def installed(tmp_path):
 
 def unit():
     """The unit's settings; of those that are given twice, all."""
-    lines = [line.split("=", 1) for line in (SYSTEMD / "shoprelay.service").read_text().splitlines() if "=" in line and line[0] != "#"]
+    lines = [
+        line.split("=", 1)
+        for line in (SYSTEMD / "shoprelay.service").read_text().splitlines()
+        if "=" in line and line[0] != "#"
+    ]
     found = {}
     for key, value in lines:
         found.setdefault(key, []).append(value)
@@ -151,7 +175,8 @@ def test_systemd_takes_the_unit_and_finds_it_shut_in(installed):
     assert verified.returncode == 0 and not verified.stderr, verified.stderr
     subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=15", installed / "shoprelay.service"],
-        check=True, stdout=subprocess.DEVNULL,
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
 
 
@@ -164,7 +189,9 @@ def test_the_unit_waits_for_the_drain_and_the_user_is_made():
 def test_the_unit_starts_a_node_with_the_sample_settings_and_stops_it(installed):
     text = (installed / "shoprelay.service").read_text()
     commands = dict(re.findall(r"^(ExecStart(?:Pre)?)=(.*)$", text, re.MULTILINE))
-    checked = subprocess.run(shlex.split(commands["ExecStartPre"]), env=clean_environment(), capture_output=True, text=True)
+    checked = subprocess.run(
+        shlex.split(commands["ExecStartPre"]), env=clean_environment(), capture_output=True, text=True
+    )
     assert checked.returncode == 0 and "warning:" not in checked.stdout, checked.stdout
     # The ports of the sample may be taken here.
     free = {f"SHOPRELAY_{name}": "127.0.0.1:0" for name in ("LISTEN", "API_LISTEN", "METRICS_LISTEN")}

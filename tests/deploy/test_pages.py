@@ -55,7 +55,9 @@ def test_the_rights_in_redis_that_the_page_names_are_enough():
     admin = ["redis-cli", "-p", str(port)]
     redis.await_that("Redis", lambda: subprocess.run([*admin, "ping"], capture_output=True).stdout == b"PONG\n")
     rights = [f"~{pattern}", f"&{pattern}", *(f"+{group}" for group in commands.split())]
-    subprocess.run([*admin, "acl", "setuser", "relay", "on", ">secret", *rights], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*admin, "acl", "setuser", "relay", "on", ">secret", *rights], check=True, stdout=subprocess.DEVNULL
+    )
     nodes = [Node(f"redis://relay:secret@127.0.0.1:{port}", SHOPRELAY_EVENTS="true") for _ in range(2)]
     try:
         work_of_a_shop(nodes)
@@ -69,7 +71,9 @@ def test_the_rights_in_redis_that_the_page_names_are_enough():
 def test_the_page_of_the_load_tests_lists_every_setting_there_is():
     page = (ROOT / "loadtest/README.md").read_text()
     sources = "".join(path.read_text() for path in (ROOT / "loadtest").rglob("*.js"))
-    read = set(re.findall(r"\b(?:text|list|number|time)\('([A-Z][A-Z0-9_]+)'", sources)) | set(re.findall(r"__ENV\.([A-Z]\w+)", sources))
+    read = set(re.findall(r"\b(?:text|list|number|time)\('([A-Z][A-Z0-9_]+)'", sources)) | set(
+        re.findall(r"__ENV\.([A-Z]\w+)", sources)
+    )
     listed = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", page))
     assert read <= listed, read - listed
     for scenario in (ROOT / "loadtest").glob("*.js"):
