@@ -23,7 +23,7 @@ finish() {
     kill -9 "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
   done
-  [ "${KEEP:-}" ] && echo "logs are in $work" || rm -rf "$work"
+  if [ "${KEEP:-}" ]; then echo "logs are in $work"; else rm -rf "$work"; fi
 }
 trap finish EXIT
 
@@ -50,7 +50,7 @@ redis_port=$(free_port)
 redis-server --port "$redis_port" --save "" --appendonly "${APPENDONLY:-yes}" --maxmemory-policy noeviction \
   --dir "$work" >"$work/redis.log" &
 redis=$!
-pids+=($redis)
+pids+=("$redis")
 await redis redis-cli -p "$redis_port" ping
 
 listen=() api=() metrics=() node=()
@@ -86,7 +86,7 @@ NODES="ws://127.0.0.1:${listen[0]}/ws,ws://127.0.0.1:${listen[1]}/ws" \
 API="http://127.0.0.1:${api[0]},http://127.0.0.1:${api[1]}" \
   k6 run --quiet "loadtest/$scenario.js" &
 k6=$!
-pids+=($k6)
+pids+=("$k6")
 
 if [ "${KILL:-}" ]; then
   duration=${DURATION:?give DURATION with KILL, in seconds such as 60s}

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for folder in "$work/one" "$work/another place"; do
+for folder in "$work/one" "$work/another-place"; do
   mkdir -p "$folder"
   tar --create --exclude-vcs Cargo.toml Cargo.lock packaging/build.sh benches lua src | tar --extract --directory "$folder"
   env -u CARGO_TARGET_DIR "$folder/packaging/build.sh"

@@ -38,6 +38,13 @@ def test_hadolint_has_nothing_to_say_of_the_dockerfile():
     subprocess.run(["hadolint", ROOT / "Dockerfile"], check=True)
 
 
+def test_shellcheck_has_nothing_to_say_of_any_script():
+    scripts = [ROOT / "test.sh", ROOT / ".ci/run", ROOT / "tests/deploy.sh"]
+    scripts += [*(ROOT / "packaging").glob("*.sh"), *(ROOT / "loadtest").glob("*.sh")]
+    # A trap's function is called by nobody that can be seen.
+    subprocess.run(["shellcheck", "--exclude=SC2329", *scripts], check=True)
+
+
 def test_the_container_has_a_number_for_a_user_a_signal_that_drains_and_a_check_by_the_binary():
     _, stage = instructions()
     assert re.fullmatch(r"\d+:\d+", only(stage, "USER")) and not only(stage, "USER").startswith("0")
