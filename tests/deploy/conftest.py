@@ -1,6 +1,8 @@
 """What the tests of a deployment share: the program, nodes of it, a Redis, and the chart rendered by Helm."""
 
+import atexit
 import copy
+import functools
 import json
 import os
 import re
@@ -159,10 +161,21 @@ class Node(Process):
         self.await_that("the node to be ready", lambda: '"ready"' in self.output())
         ready = next(json.loads(line) for line in self.output().splitlines() if '"ready"' in line)["fields"]
         self.devices, self.api, self.metrics = (ready[name] for name in ("listen", "api_listen", "metrics_listen"))
+        self.tls = ready["tls_listen"]
 
     def scrape(self):
         """Its metrics, as Prometheus reads them."""
         return get(f"http://{self.metrics}/metrics")
+
+
+@functools.cache
+def certificates():
+    """A folder with a certificate of a server at 127.0.0.1, the authority of devices, and its list, which is empty."""
+    folder = Path(tempfile.mkdtemp()) / "pki"
+    for args in (["ca"], ["server", "127.0.0.1"]):
+        subprocess.run([ROOT / "examples/make-certificates.sh", folder, *args], check=True, capture_output=True)
+    atexit.register(shutil.rmtree, folder.parent)
+    return folder
 
 
 def metric_names(text):
@@ -188,7 +201,9 @@ def redis():
 @pytest.fixture(scope="session")
 def nodes(redis):
     """Two nodes of one deployment, with everything on that makes metrics."""
-    both = [Node(redis, SHOPRELAY_EVENTS="true", SHOPRELAY_LEGACY="true") for _ in range(2)]
+    tls = {"LISTEN": "127.0.0.1:0", "CERT": certificates() / "server.pem", "KEY": certificates() / "server.key"}
+    settings = {f"SHOPRELAY_TLS_{name}": str(value) for name, value in tls.items()}
+    both = [Node(redis, SHOPRELAY_EVENTS="true", SHOPRELAY_LEGACY="true", **settings) for _ in range(2)]
     yield both
     for node in both:
         node.stop()

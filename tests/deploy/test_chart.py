@@ -24,7 +24,13 @@ TLS = {
 # Everything the examples leave out.
 CHANGES = {
     "devices by certificate, over TLS alone": merged(
-        TLS, {"auth": {"mode": "mtls", "jwt": {"secrets": []}}, "tls": {"keepPlain": False}}
+        TLS,
+        {
+            "auth": {"mode": "mtls", "jwt": {"secrets": []}},
+            "tls": {"keepPlain": False},
+            "ingress": {"enabled": False},
+            "service": {"type": "LoadBalancer"},
+        },
     ),
     "TLS beside plain": TLS,
     "no API": {"api": {"enabled": False}, "auth": {"apiKeys": {"secretName": ""}}},
@@ -146,6 +152,9 @@ BAD = [
     ({"auth": {"jwt": {"secrets": []}}}, "list one in auth.jwt.secrets"),
     ({"auth": {"mode": "none", "insecure": True}}, "no token would be looked at"),
     ({"auth": {"mode": "mtls", "jwt": {"secrets": []}}}, "needs tls.enabled"),
+    ({**TLS, "auth": {"mode": "mtls", "jwt": {"secrets": []}}}, "before the relay sees a certificate"),
+    ({**TLS, "auth": {"mode": "mtls", "jwt": {"secrets": []}}, "ingress": {"enabled": False}}, "at the plain port"),
+    ({"tls": TLS["tls"] | {"keepPlain": False}}, "goes on to the plain port"),
     ({"auth": {"apiKeys": {"secretName": ""}}}, "the API is on and has no keys"),
     ({"tls": {"enabled": True}}, "name its Secret in tls.secretName"),
     ({"tls": {"secretName": "cert"}}, "set tls.enabled"),

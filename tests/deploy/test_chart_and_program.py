@@ -9,6 +9,7 @@ from conftest import (
     EXAMPLES,
     ROOT,
     binary,
+    certificates,
     clean_environment,
     example,
     merged,
@@ -51,35 +52,25 @@ def mount(values, folder):
     for volume in pod["volumes"]:
         for source in volume.get("projected", {}).get("sources", []):
             for item in source["secret"]["items"]:
-                (folder / "keys" / item["path"]).write_text(content_of(item["path"], folder))
+                (folder / "keys" / item["path"]).write_text(content_of(item["path"]))
 
 
-def content_of(path, folder):
+def content_of(path):
+    """A file of a Secret, by the name under which the chart mounts it."""
     if path == "api-keys.toml":
         return KEYS
     if path.startswith("jwt-public-key"):
         return PUBLIC_KEY
     if path.startswith("jwt-secret"):
         return "0123456789abcdef0123456789abcdef"
-    return certificate(folder)[path]
-
-
-def certificate(folder):
-    """A certificate that is its own authority, its key, and an empty list of those that are revoked."""
-    base = folder / "made"
-    if not base.exists():
-        base.mkdir()
-        (base / "ca.cnf").write_text("[ca]\ndefault_ca=d\n[d]\ndatabase=%s/db\ndefault_md=sha256\n" % base)
-        (base / "db").write_text("")
-        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=relay"
-        command += " -addext subjectAltName=DNS:relay -addext keyUsage=critical,digitalSignature,keyCertSign,cRLSign"
-        subprocess.run(
-            [*command.split(), "-keyout", base / "key", "-out", base / "crt"], check=True, capture_output=True
-        )
-        revoke = f"openssl ca -gencrl -config {base}/ca.cnf -crldays 2 -keyfile {base}/key -cert {base}/crt -out {base}/crl"
-        subprocess.run(revoke.split(), check=True, capture_output=True)
-    parts = {"tls.crt": "crt", "tls.key": "key", "client-ca.crt": "crt", "redis-ca.crt": "crt", "client.crl": "crl"}
-    return {path: (base / part).read_text() for path, part in parts.items()}
+    parts = {
+        "tls.crt": "server.pem",
+        "tls.key": "server.key",
+        "client-ca.crt": "client-ca.pem",
+        "client.crl": "client-crl.pem",
+        "redis-ca.crt": "server-ca.pem",
+    }
+    return (certificates() / parts[path]).read_text()
 
 
 @pytest.mark.parametrize("values", ALL_VALUES)

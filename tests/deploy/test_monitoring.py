@@ -2,13 +2,15 @@
 
 import json
 import re
+import signal
+import ssl
 import subprocess
 import urllib.parse
 import urllib.request
 
 import pytest
 import yaml
-from conftest import CHART, ROOT, Process, eventually, free_port, get, metric_names
+from conftest import CHART, ROOT, Process, certificates, eventually, free_port, get, metric_names
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -58,6 +60,11 @@ def work_of_a_shop(nodes):
             urllib.request.urlopen(request).close()
         except urllib.error.HTTPError as refusal:
             assert shop == "nobody", refusal
+    if nodes[0].tls != "none":
+        context = ssl.create_default_context(cafile=certificates() / "server-ca.pem")
+        connect(f"wss://{nodes[0].tls}/ws", ssl=context).close()
+        nodes[0].process.send_signal(signal.SIGHUP)
+        eventually("the files to be read anew", lambda: "shoprelay_tls_reloads_total{" in nodes[0].scrape())
     Device(nodes[1], "s2", "lonely", "sub").ask({"op": "notify", "type": "add"}, "error")
     hand.ask({"op": "dance"}, "error")
     for device in (till, hand):

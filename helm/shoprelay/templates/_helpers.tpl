@@ -73,11 +73,6 @@ seccompProfile:
 {{- if (.Values.settings.legacy | default dict).enabled -}}/{{- else -}}/ws{{- end -}}
 {{- end -}}
 
-{{/* The port of the Service that a proxy in front goes to, by its name. */}}
-{{- define "shoprelay.proxyPort" -}}
-{{- if or .Values.tls.keepPlain (not .Values.tls.enabled) -}}devices{{- else -}}devices-tls{{- end -}}
-{{- end -}}
-
 {{/* One value of the settings file. Numbers come as floats, of which TOML would make 5.0. */}}
 {{- define "shoprelay.tomlValue" -}}
 {{- if kindIs "float64" . -}}{{ int64 . }}{{- else -}}{{ toJson . }}{{- end -}}

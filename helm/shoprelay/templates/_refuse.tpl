@@ -19,6 +19,15 @@
 {{- if and (eq .auth.mode "mtls") (not (and .tls.enabled .tls.clientCa.secretName)) -}}
 {{- fail "auth.mode is mtls, which needs tls.enabled and an authority in tls.clientCa.secretName" -}}
 {{- end -}}
+{{- if and (eq .auth.mode "mtls") (or .ingress.enabled .route.enabled) -}}
+{{- fail "auth.mode is mtls, and an Ingress or a route would end TLS before the relay sees a certificate; set service.type to LoadBalancer instead" -}}
+{{- end -}}
+{{- if and (eq .auth.mode "mtls") .tls.keepPlain (not (.settings.legacy | default dict).enabled) -}}
+{{- fail "auth.mode is mtls, so nobody can log in at the plain port; set tls.keepPlain to false" -}}
+{{- end -}}
+{{- if and .tls.enabled (not .tls.keepPlain) (or .ingress.enabled .route.enabled) -}}
+{{- fail "an Ingress or a route ends TLS and goes on to the plain port; set tls.keepPlain, or service.type to LoadBalancer in their place" -}}
+{{- end -}}
 {{- if and .api.enabled (not .auth.apiKeys.secretName) (not .auth.insecure) -}}
 {{- fail "the API is on and has no keys; name a Secret in auth.apiKeys.secretName, or set api.enabled to false" -}}
 {{- end -}}
