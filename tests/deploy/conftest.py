@@ -203,7 +203,9 @@ def nodes(redis):
     """Two nodes of one deployment, with everything on that makes metrics."""
     tls = {"LISTEN": "127.0.0.1:0", "CERT": certificates() / "server.pem", "KEY": certificates() / "server.key"}
     settings = {f"SHOPRELAY_TLS_{name}": str(value) for name, value in tls.items()}
-    both = [Node(redis, SHOPRELAY_EVENTS="true", SHOPRELAY_LEGACY="true", **settings) for _ in range(2)]
+    # A head that does not come is refused soon, so that there is a refusal to be counted.
+    settings |= {"SHOPRELAY_EVENTS": "true", "SHOPRELAY_LEGACY": "true", "SHOPRELAY_TIMEOUTS_HEADER": "1s"}
+    both = [Node(redis, **settings) for _ in range(2)]
     yield both
     for node in both:
         node.stop()

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import urllib.parse
@@ -65,6 +66,9 @@ def work_of_a_shop(nodes):
         connect(f"wss://{nodes[0].tls}/ws", ssl=context).close()
         nodes[0].process.send_signal(signal.SIGHUP)
         eventually("the files to be read anew", lambda: "shoprelay_tls_reloads_total{" in nodes[0].scrape())
+    with socket.create_connection(nodes[0].devices.rsplit(":", 1)) as silent:
+        silent.settimeout(30)
+        silent.recv(1)
     Device(nodes[1], "s2", "lonely", "sub").ask({"op": "notify", "type": "add"}, "error")
     hand.ask({"op": "dance"}, "error")
     for device in (till, hand):
