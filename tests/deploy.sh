@@ -9,6 +9,7 @@ needs() { # command, package
   command -v "$1" >/dev/null || packages+=("$2")
 }
 needs curl curl
+needs openssl openssl
 needs prometheus prometheus
 needs promtool prometheus
 needs python3 python3
