@@ -11,6 +11,7 @@ use shoprelay::bench::{self, BENCH_FLOOR, BENCH_WORKER, Given, OptKind};
 use shoprelay::check::Report;
 use shoprelay::config::{Config, ConfigError, KeyFile, Kind, Layers, SETTINGS};
 use shoprelay::demo::{self, Options};
+use shoprelay::http::health::{self, Question};
 use shoprelay::ids::unix_ms;
 use shoprelay::message::Role;
 use shoprelay::node::Node;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
             }
             Err(why) => fail(&why),
         },
+        Some(("health", matches)) => health(matches),
         Some(("demo", matches)) => demo(matches),
         Some(("prove", matches)) => prove(matches),
         Some(("bench", matches)) => bench(matches),
@@ -88,6 +90,17 @@ fn command() -> Command {
             Command::new("token")
                 .about("Print a token for a device, signed with the secret of --jwt-secret-file")
                 .args(token_claims())
+                .args(settings()),
+        )
+        .subcommand(
+            Command::new("health")
+                .about("Ask the node with these settings whether it is alive; exit status 0 if it is")
+                .arg(
+                    Arg::new("ready")
+                        .long("ready")
+                        .help("ask whether it serves devices, too")
+                        .action(ArgAction::SetTrue),
+                )
                 .args(settings()),
         )
         .subcommand(
@@ -247,6 +260,26 @@ fn bench(matches: &ArgMatches) -> ExitCode {
             if outcome.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(why) => fail(&why),
+    }
+}
+
+/// Asks the node that these settings would make, and tells what it answered.
+fn health(matches: &ArgMatches) -> ExitCode {
+    // Of all the settings only this one matters, so a mistake in another one is not told here.
+    let effective = layers(matches).effective();
+    let listen = effective.iter().find(|setting| setting.key == "metrics_listen").map_or("none", |it| &it.value);
+    let question = if matches.get_flag("ready") { Question::Ready } else { Question::Alive };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no runtime can be started: {error}")),
+    };
+    match runtime.block_on(health::ask(listen, question)) {
+        Ok(answer) => {
+            // Whoever closed the pipe looks at the exit status alone.
+            let _ = writeln!(std::io::stdout(), "{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error.to_string()),
     }
 }
 

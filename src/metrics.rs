@@ -193,6 +193,7 @@ struct Plain {
     outstanding: Gauge,
     sessions_main: Gauge,
     sessions_sub: Gauge,
+    ready: Gauge,
     store_up: Gauge,
     draining: Gauge,
     delivery: Histogram,
@@ -226,6 +227,7 @@ static PLAIN: LazyLock<Plain> = LazyLock::new(|| Plain {
     outstanding: gauge!("shoprelay_outstanding_messages"),
     sessions_main: gauge!("shoprelay_sessions", "role" => "main"),
     sessions_sub: gauge!("shoprelay_sessions", "role" => "sub"),
+    ready: gauge!("shoprelay_ready"),
     store_up: gauge!("shoprelay_store_up"),
     draining: gauge!("shoprelay_draining"),
     delivery: histogram!("shoprelay_delivery_seconds"),
@@ -281,6 +283,7 @@ fn describe() {
         "shoprelay_outstanding_messages",
         "Messages sent on this node's connections and not yet acknowledged"
     );
+    describe_gauge!("shoprelay_ready", "1 while a device that logs in here is served");
     describe_gauge!("shoprelay_store_up", "1 while the store answers");
     describe_gauge!("shoprelay_draining", "1 while the node sends its devices elsewhere, to stop");
     describe_gauge!("shoprelay_build_info", "1, with the version as a label");
@@ -484,6 +487,11 @@ pub fn outstanding_changed(by: isize) {
 /// A batch of writes was refused because too few replicas had it in time.
 pub fn replicas_short() {
     PLAIN.replicas_short.increment(1);
+}
+
+/// Whether a device that logs in here now is served.
+pub fn ready(is_ready: bool) {
+    PLAIN.ready.set(if is_ready { 1.0 } else { 0.0 });
 }
 
 /// Whether the store answers.

@@ -6,6 +6,7 @@
 pub mod api;
 mod forwarded;
 mod handshake;
+pub mod health;
 mod legacy;
 mod origin;
 mod peer;

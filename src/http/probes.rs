@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::http::{Reply, reply, text};
-use crate::metrics::Scrape;
+use crate::metrics::{self, Scrape};
 use crate::relay::Intake;
 use crate::store::Store;
 
@@ -59,7 +59,10 @@ impl Probes {
                 Ok(()) => text(StatusCode::OK, "ready\n"),
                 Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
             },
-            "/metrics" => reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.scrape.render()),
+            "/metrics" => {
+                metrics::ready(self.readiness().is_ok());
+                reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.scrape.render())
+            }
             _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n"),
         }
     }

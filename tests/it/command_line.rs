@@ -2,6 +2,7 @@
 
 mod auth;
 mod demo;
+mod health;
 mod tls;
 
 use std::net::TcpListener;
