@@ -3,6 +3,8 @@
 //! Owns the names, units and labels. A label takes its values from an enum; no shop, device,
 //! connection or message is ever one. Called by everyone; calls nothing but the `metrics` macros.
 
+mod labels;
+
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -14,156 +16,11 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use crate::message::Role;
 use crate::protocol::{CloseCode, ErrorCode};
 
+pub use labels::{FrameFault, LoginResult, Refusal, Source, StoreOp, TlsFile, TlsResult};
+
 /// Upper bounds of the buckets of every duration, in seconds.
 const SECONDS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0];
-
-/// Where a message or a signal came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    Device,
-    Api,
-}
-
-/// What became of a login.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoginResult {
-    Ok,
-    BadRequest,
-    Unauthorized,
-    Barred,
-    Unavailable,
-    TimedOut,
-    /// The shop has as many sessions on the node as it may.
-    ShopFull,
-    /// Too many others waited.
-    Busy,
-}
-
-/// Why a connection was not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The node has as many as it may.
-    Node,
-    /// Its address has.
-    Address,
-    /// The node's memory is short.
-    Memory,
-    /// Too many others wait for their handshake.
-    HandshakeQueue,
-    /// Too many others wait for their login.
-    LoginQueue,
-    /// It is a browser's, of an origin that is not allowed.
-    Origin,
-    /// Its PROXY header is missing, wrong, or of somebody who is not trusted.
-    ProxyHeader,
-    /// Its request did not come in time.
-    Header,
-}
-
-impl Refusal {
-    fn label(self) -> &'static str {
-        match self {
-            Refusal::Node => "node",
-            Refusal::Address => "address",
-            Refusal::Memory => "memory",
-            Refusal::HandshakeQueue => "handshake_queue",
-            Refusal::LoginQueue => "login_queue",
-            Refusal::Origin => "origin",
-            Refusal::ProxyHeader => "proxy_header",
-            Refusal::Header => "header",
-        }
-    }
-}
-
-/// What became of a TLS handshake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsResult {
-    Ok,
-    /// The client broke it off, or is not one to take.
-    Failed,
-    /// The login time-out was over.
-    TimedOut,
-    /// It was slow while all places were taken and others waited, or waited too long itself.
-    CrowdedOut,
-}
-
-/// A file of TLS that expires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsFile {
-    Certificate,
-    ClientCa,
-    ClientCrl,
-}
-
-/// A call of the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreOp {
-    Publish,
-    Signal,
-    Receipts,
-    MarkDelivered,
-    Connect,
-    Disconnect,
-    Restore,
-    SetStatus,
-    Read,
-    Heads,
-    Devices,
-    Online,
-    Trim,
-    Forget,
-    Membership,
-    Attrs,
-    Evict,
-    Bar,
-    Locate,
-    Broadcast,
-    Events,
-    Beat,
-    Subscribe,
-    Other,
-}
-
-impl StoreOp {
-    fn label(self) -> &'static str {
-        match self {
-            StoreOp::Publish => "publish",
-            StoreOp::Signal => "signal",
-            StoreOp::Receipts => "receipts",
-            StoreOp::MarkDelivered => "mark_delivered",
-            StoreOp::Connect => "connect",
-            StoreOp::Disconnect => "disconnect",
-            StoreOp::Restore => "restore",
-            StoreOp::SetStatus => "set_status",
-            StoreOp::Read => "read",
-            StoreOp::Heads => "heads",
-            StoreOp::Devices => "devices",
-            StoreOp::Online => "online",
-            StoreOp::Trim => "trim",
-            StoreOp::Forget => "forget",
-            StoreOp::Membership => "membership",
-            StoreOp::Attrs => "attrs",
-            StoreOp::Evict => "evict",
-            StoreOp::Bar => "bar",
-            StoreOp::Locate => "locate",
-            StoreOp::Broadcast => "broadcast",
-            StoreOp::Events => "events",
-            StoreOp::Beat => "beat",
-            StoreOp::Subscribe => "subscribe",
-            StoreOp::Other => "other",
-        }
-    }
-}
-
-/// Why a data frame was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FrameFault {
-    /// An error code answered it.
-    Refused(ErrorCode),
-    /// A close code answered it.
-    Closed(CloseCode),
-}
 
 /// Every counter without labels, so that each is there from the start, as 0.
 struct Plain {
@@ -527,28 +384,12 @@ pub fn api_request(route: &'static str, status: u16, took: Duration) {
 
 /// A login ended this way.
 pub fn login(result: LoginResult) {
-    let label = match result {
-        LoginResult::Ok => "ok",
-        LoginResult::BadRequest => "bad_request",
-        LoginResult::Unauthorized => "unauthorized",
-        LoginResult::Barred => "barred",
-        LoginResult::Unavailable => "unavailable",
-        LoginResult::TimedOut => "timed_out",
-        LoginResult::ShopFull => "shop_full",
-        LoginResult::Busy => "busy",
-    };
-    counter!("shoprelay_logins_total", "result" => label).increment(1);
+    counter!("shoprelay_logins_total", "result" => result.label()).increment(1);
 }
 
 /// A TLS handshake ended this way. A client that leaves before it has said anything is not counted.
 pub fn tls_handshake(result: TlsResult) {
-    let label = match result {
-        TlsResult::Ok => "ok",
-        TlsResult::Failed => "failed",
-        TlsResult::TimedOut => "timed_out",
-        TlsResult::CrowdedOut => "crowded_out",
-    };
-    counter!("shoprelay_tls_handshakes_total", "result" => label).increment(1);
+    counter!("shoprelay_tls_handshakes_total", "result" => result.label()).increment(1);
 }
 
 /// The files of TLS were read anew, and taken or refused.
@@ -558,12 +399,7 @@ pub fn tls_reloaded(is_taken: bool) {
 
 /// When the first certificate or list in a file of TLS that is in force expires, in seconds since 1970.
 pub fn tls_expiry(file: TlsFile, at_s: i64) {
-    let label = match file {
-        TlsFile::Certificate => "cert",
-        TlsFile::ClientCa => "client_ca",
-        TlsFile::ClientCrl => "client_crl",
-    };
-    gauge!("shoprelay_tls_expiry_timestamp_seconds", "file" => label).set(at_s as f64);
+    gauge!("shoprelay_tls_expiry_timestamp_seconds", "file" => file.label()).set(at_s as f64);
 }
 
 /// The relay closed a connection.

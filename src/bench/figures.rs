@@ -1,7 +1,7 @@
 //! Figures out of what the workers and the kernel told.
 //!
 //! Owns the name of each figure, which is its key in the JSON, and the judgement whether a run can be
-//! trusted. Never reads a clock or a process. Called by [`super::run`] and [`super::table`].
+//! trusted. Never reads a clock or a process. Called by [`mod@super::run`] and [`super::table`].
 
 use std::collections::BTreeMap;
 

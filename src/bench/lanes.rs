@@ -1,6 +1,6 @@
 //! What takes turns: a scenario laid out as lanes, and the jobs of the workers.
 //!
-//! Owns the meaning of each scenario. Never starts a process. Called by [`super::run`].
+//! Owns the meaning of each scenario. Never starts a process. Called by [`mod@super::run`].
 
 use super::clock::ns;
 use super::figures::Unit;

@@ -1,7 +1,7 @@
 //! One connection to a relay, plain or by TLS: a socket that does not block, and what it could not take yet.
 //!
 //! Owns the bytes that wait to be written, and the trust in certificates. Never waits and never looks into what it carries. Used by
-//! [`super::worker`].
+//! [`mod@super::worker`].
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Read as _, Write as _};

@@ -1,7 +1,7 @@
 //! `shoprelay bench`: how fast a deployment is, measured from outside.
 //!
 //! Owns the course of a benchmark: devices by the ten thousand, played by processes of their own
-//! ([`worker`]), take turns at the deployments that the command line names and at a bare loop ([`floor`])
+//! ([`mod@worker`]), take turns at the deployments that the command line names and at a bare loop ([`mod@floor`])
 //! that shows what the machine can do at that moment. It is a client like any other and speaks the native
 //! protocol; no part of a relay in service uses it. Never looks into a relay: what it costs is what the
 //! kernel says of its processes. Called by `main`.

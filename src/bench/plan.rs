@@ -1,6 +1,6 @@
 //! What the processes of a benchmark tell each other: a job, commands, and reports; one JSON object a line.
 //!
-//! Owns the words between the parent ([`super::crew`]) and its workers ([`super::worker`]). Never does
+//! Owns the words between the parent ([`super::crew`]) and its workers ([`mod@super::worker`]). Never does
 //! what they say.
 
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ pub enum Load {
 pub struct Job {
     /// Devices take turns at these.
     pub targets: Vec<Target>,
-    /// Whether the other end is [`super::floor`], which speaks no protocol at all.
+    /// Whether the other end is [`mod@super::floor`], which speaks no protocol at all.
     pub is_floor: bool,
     pub encoding: Encoding,
     pub load: Load,

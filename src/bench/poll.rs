@@ -1,7 +1,7 @@
 //! What a process of the benchmark waits for: many sockets, a moment, and its standard input.
 //!
 //! Owns the epoll instance and its timer, which is exact to the microsecond where `epoll_wait` itself counts
-//! milliseconds. Never reads or writes a socket. Used by [`super::worker`] and [`super::floor`].
+//! milliseconds. Never reads or writes a socket. Used by [`mod@super::worker`] and [`mod@super::floor`].
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,7 +1,7 @@
 //! What a relay itself says was delivered.
 //!
 //! Owns the reading of one counter from a node's metrics page, so that a device's word for what it
-//! acknowledged is held against the relay's. Called by [`super::run`].
+//! acknowledged is held against the relay's. Called by [`mod@super::run`].
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! A benchmark's outcome, for people and for programs.
 //!
 //! Owns the words and the digits of the table, and the form of the JSON. Never measures. Called by
-//! [`super::run`] and by `main`.
+//! [`mod@super::run`] and by `main`.
 
 use std::fmt::{self, Write as _};
 

@@ -4,7 +4,7 @@
 //! Owns the shape of an order and the *mark* in it: `~`, the message's number in its shop (8 hex digits)
 //! and the moment it was due (16). Text passes a relay unchanged in either encoding, so the mark is found by
 //! its `~` without decoding anything. Frames are masked with zeros, which leaves them as they are and costs
-//! the relay the same. Never touches a socket. Called by [`super::worker`] and [`super::floor`].
+//! the relay the same. Never touches a socket. Called by [`mod@super::worker`] and [`mod@super::floor`].
 
 use serde::Serialize;
 

@@ -81,7 +81,7 @@ pub fn upgrade_request(job: &Job, target: &Target) -> String {
     )
 }
 
-/// What [`crate::bench::floor`] is told instead of both.
+/// What [`mod@crate::bench::floor`] is told instead of both.
 pub fn floor_hello(job: &Job, who: Who, notify: &Template) -> [u8; HELLO_BYTES] {
     let (Who::Receiver { shop, .. } | Who::Publisher { shop } | Who::Idle(shop) | Who::New(shop)) = who;
     let frame = matches!(who, Who::Publisher { .. }).then(|| (notify.len() as u32, notify.digits_at() as u32));

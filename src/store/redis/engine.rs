@@ -65,7 +65,7 @@ impl Store for RedisStore {
 
     async fn connect(&self, shop: &ShopId, connect: &Connect) -> Result<Admission, StoreError> {
         // Whoever waits has given up by then, and the device may have logged in elsewhere.
-        let not_after_ms = self.now_ms() + 2 * self.settings.deadline.as_millis() as u64;
+        let not_after_ms = self.now_ms() + self.settings.deadline.as_millis() as u64;
         let keys = self.keys.shop(shop);
         let connecting = timed(StoreOp::Connect, self.scripts.connect(&keys, connect, not_after_ms));
         let (admission, ()) = tokio::join!(connecting, self.note_conn(shop, &connect.device, &connect.conn));
