@@ -43,7 +43,7 @@ async fn a_primary_of_a_cluster_that_is_killed_loses_nothing_and_the_others_serv
     // It comes back as a replica of who took its place, and there is something to wait for again.
     cluster.servers[1].restart();
     fault.over();
-    load.assert_survived(fault).await;
+    load.assert_survived_failover(fault).await;
     let (survived, _) = others.assert_survived(other).await;
     assert!(survived.longest_silence < Duration::from_secs(2), "the others were not held up: {survived}");
     for node in &nodes {

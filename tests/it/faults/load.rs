@@ -91,6 +91,14 @@ impl Load {
         summary
     }
 
+    /// Waits for the end and checks that every main got all that was accepted, in order, after a primary of Redis was
+    /// lost. What that one had pushed and no replica had was never accepted: it comes again under the id of the retry.
+    pub(super) async fn assert_survived_failover(self, fault: Fault) -> Summary {
+        let summary = self.survived(fault).await;
+        assert_eq!((summary.lost, summary.repeated, summary.disordered), (0, 0, 0), "{summary}");
+        summary
+    }
+
     /// Waits for the end and checks that every main got exactly what was accepted, in order.
     pub(super) async fn assert_survived(self, mut fault: Fault) -> (Summary, Vec<Record>) {
         let records = fault.shop(self.publishers, self.mains).await;

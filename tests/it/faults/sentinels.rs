@@ -31,7 +31,7 @@ async fn a_primary_that_is_killed_loses_nothing_that_waited_for_a_replica() {
     sentinels.servers[0].kill();
     wait_for_another_primary(&sentinels, 0).await;
     fault.over();
-    load.assert_survived(fault).await;
+    load.assert_survived_failover(fault).await;
     for node in &nodes {
         eventually(2 * SOON, "the node to be ready again", async || node.is_ready().await).await;
     }
