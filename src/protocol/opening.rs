@@ -164,7 +164,8 @@ impl<'de> Visitor<'de> for RefVisitor {
         f.write_str("an integer or a short text")
     }
     fn visit_i64<E>(self, number: i64) -> Result<RefField, E> {
-        Ok(RefField::Valid(Ref::Int(number)))
+        // One form for each number, however wide it was written.
+        Ok(RefField::Valid(u64::try_from(number).map_or(Ref::Int(number), Ref::UInt)))
     }
     fn visit_u64<E>(self, number: u64) -> Result<RefField, E> {
         Ok(RefField::Valid(Ref::UInt(number)))
@@ -197,5 +198,20 @@ impl<'de> Visitor<'de> for RefVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RefField, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(RefField::Invalid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by fuzzing: one number had two forms, by how wide it was written.
+    #[test]
+    fn a_ref_is_the_same_number_however_wide_it_is_written() {
+        for wide in [&b"\xd3\0\0\0\0\0\0\0\x07"[..], b"\xcf\0\0\0\0\0\0\0\x07", b"\x07"] {
+            let frame = [b"\x82\xa2op\xa4ping\xa3ref", wide].concat();
+            let opening = open(Encoding::MsgPack, FrameKind::Binary, &frame).unwrap();
+            assert_eq!(opening.reference, Some(Ref::UInt(7)), "{wide:02x?}");
+        }
     }
 }
