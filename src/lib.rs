@@ -61,7 +61,7 @@
 //! proofs  nodes  events  auth         proofs and events on their way to the store; which nodes live; who may
 //! session  hub  store                 a conversation, pure; the rooms; where messages live
 //! metrics  config                     every metric; settings
-//! protocol  rate                      the wire, pure; a token bucket
+//! protocol  rate  trust               the wire, pure; a token bucket; whose certificates a client believes
 //! message  attrs                      messages, signals, audiences; attributes
 //! ids  planted                        identifiers; faults for tests of the proof, in debug builds only
 //! ```
@@ -124,3 +124,4 @@ pub mod retention;
 pub mod session;
 pub mod socket;
 pub mod store;
+pub mod trust;

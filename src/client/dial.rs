@@ -6,11 +6,10 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_tungstenite::tungstenite::http::Uri;
+
+use crate::trust::{self, TrustError};
 
 /// Where the relay's devices come in, unless the address says otherwise.
 const PATH: &str = "/ws";
@@ -40,29 +39,11 @@ impl Trust {
     /// # Errors
     /// There are none to be had.
     pub fn open(ca: Option<&Path>) -> Result<Trust, DialError> {
-        let mut roots = RootCertStore::empty();
-        match ca {
-            Some(path) => {
-                let unreadable = || DialError::Ca { path: path.to_owned() };
-                for certificate in CertificateDer::pem_file_iter(path).map_err(|_| unreadable())? {
-                    roots.add(certificate.map_err(|_| unreadable())?).map_err(|_| unreadable())?;
-                }
-                if roots.is_empty() {
-                    return Err(unreadable());
-                }
-            }
-            None => {
-                // One that cannot be read does not spoil the others.
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                if roots.is_empty() {
-                    return Err(DialError::NoRoots);
-                }
-            }
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = trust::client_config(ca).map_err(|error| match (error, ca) {
+            (TrustError::Tls(cause), _) => DialError::Tls(cause),
+            (_, Some(path)) => DialError::Ca { path: path.to_owned() },
+            (_, None) => DialError::NoRoots,
+        })?;
         Ok(Trust(TlsConnector::from(Arc::new(config))))
     }
 }

@@ -72,7 +72,7 @@ fn every_outside_library_has_one_owner() {
         ("hyper::", &["http"]),
         ("jsonwebtoken::", &["auth"]),
         (" ring::", &["auth"]),
-        ("tokio_rustls::", &["auth", "bench/link.rs", "client/dial.rs", "http/tls.rs", "store/redis"]),
+        ("tokio_rustls::", &["auth", "bench/link.rs", "client/dial.rs", "http/tls.rs", "store/redis", "trust.rs"]),
         ("x509_parser::", &["auth"]),
         ("subtle::", &["auth"]),
         ("rmp_serde::", &["protocol", "store", "client", "properties"]),

@@ -4,14 +4,12 @@
 //! password. Called by [`super::client`].
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use fred::types::RespVersion;
 use fred::types::config::{Config, Server, ServerConfig, TlsConfig, TlsConnector};
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+use tokio_rustls::rustls;
+
+use crate::trust::{self, TrustError};
 
 /// Why an address cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -167,30 +165,11 @@ fn check_query(form: Form, rest: &str) -> Result<(), AddressError> {
 }
 
 fn tls(ca: Option<&Path>) -> Result<TlsConfig, AddressError> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Some(path) => {
-            let unreadable = || AddressError::Ca { path: path.to_owned() };
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|_| unreadable())? {
-                roots.add(certificate.map_err(|_| unreadable())?).map_err(|_| unreadable())?;
-            }
-            if roots.is_empty() {
-                return Err(unreadable());
-            }
-        }
-        None => {
-            // One that cannot be read does not spoil the others.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err(AddressError::NoRoots);
-            }
-        }
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(AddressError::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = trust::client_config(ca).map_err(|error| match (error, ca) {
+        (TrustError::Tls(cause), _) => AddressError::Tls(cause),
+        (_, Some(path)) => AddressError::Ca { path: path.to_owned() },
+        (_, None) => AddressError::NoRoots,
+    })?;
     Ok(TlsConnector::from(config).into())
 }
 
