@@ -16,6 +16,7 @@ mod registry;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 
 pub use event::{Event, EventKind, FeedEvent, GapCause, LegacyText};
 pub use open::{OpenError, open};
@@ -395,9 +396,8 @@ pub trait Store: Send + Sync {
 }
 
 /// Measures a call of an engine.
-async fn timed<T>(op: StoreOp, call: impl Future<Output = T>) -> T {
+fn timed<F: Future>(op: StoreOp, call: F) -> impl Future<Output = F::Output> {
     let began = Instant::now();
-    let outcome = call.await;
-    metrics::store_call(op, began.elapsed());
-    outcome
+    // No `async` block, which would have room for the call twice.
+    call.inspect(move |_| metrics::store_call(op, began.elapsed()))
 }

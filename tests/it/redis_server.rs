@@ -159,9 +159,13 @@ impl RedisServer {
     /// Runs a script of `lua/` and gives its reply, or the server's error.
     pub fn script(&self, name: &str, keys: &[&str], args: &[&str]) -> Result<serde_json::Value, String> {
         let path = format!("{}/lua/{name}.lua", env!("CARGO_MANIFEST_DIR"));
-        let text = std::fs::read_to_string(&path).unwrap();
+        self.eval(&std::fs::read_to_string(&path).unwrap(), keys, args)
+    }
+
+    /// Runs a script of this text, as [`RedisServer::script`].
+    pub fn eval(&self, text: &str, keys: &[&str], args: &[&str]) -> Result<serde_json::Value, String> {
         let count = keys.len().to_string();
-        let output = self.try_cli(&[&["--json", "-e", "EVAL", &text, &count], keys, args].concat()).unwrap();
+        let output = self.try_cli(&[&["--json", "-e", "EVAL", text, &count], keys, args].concat()).unwrap();
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             return Err(format!("{printed}{}", String::from_utf8_lossy(&output.stderr)));

@@ -1,12 +1,13 @@
 //! The contract of each script: its header against its body, and its body against a real Redis.
 
+mod many;
 mod registry;
 
 use serde_json::{Value, json};
 
 use crate::redis_server::{RedisServer, fresh_prefix};
 
-const SCRIPTS: [&str; 16] = [
+const SCRIPTS: [&str; 17] = [
     "publish",
     "mark_delivered",
     "connect",
@@ -23,6 +24,7 @@ const SCRIPTS: [&str; 16] = [
     "bar",
     "beat",
     "claim",
+    "note_conn",
 ];
 
 /// A shop of its own on the shared server, by raw key names.
@@ -124,6 +126,8 @@ fn every_header_states_flags_keys_reply_repeat_and_cost_and_the_body_agrees() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_str().unwrap().trim_end_matches(".lua").to_owned())
         .collect();
+    // It is what stands around a script, and has no flags.
+    found.retain(|name| name != "many");
     found.sort();
     let mut known = SCRIPTS.map(str::to_owned);
     known.sort();
@@ -319,6 +323,18 @@ fn a_beat_lists_who_lives_and_drops_who_has_long_been_gone() {
     let field = format!("{} 1 2 3 4 0.1", reply[0].as_str().unwrap());
     assert_eq!(reply, json!([reply[0], "n", field]));
     assert_eq!(shop.cli("HLEN", "nodes", &[]), "1");
+}
+
+#[test]
+fn a_connection_is_noted_with_its_owner_and_forgotten_with_its_end() {
+    let shop = Shop::fresh();
+    let note = |conn: &str, whose: &str| shop.run("note_conn", &["conns"], &[conn, whose, "60"]);
+    assert_eq!((note("c1", "s\ntill"), note("c2", "s\nhand"), note("c1", "s\ntill")), (json!(1), json!(1), json!(0)));
+    assert_eq!(shop.cli("HGET", "conns", &["c1"]), "s\ntill");
+    assert_eq!((note("c1", ""), note("c1", "")), (json!(1), json!(0)));
+    assert_eq!(shop.cli("HGETALL", "conns", &[]), "c2\ns\nhand");
+    let left: u64 = shop.cli("TTL", "conns", &[]).parse().unwrap();
+    assert!((1..=60).contains(&left), "{left}");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::store::redis::address::{Address, AddressError};
+use crate::store::redis::batches::Batches;
 use crate::store::redis::commits::Commits;
 
 /// How long the first connection may take, all in all.
@@ -190,6 +191,8 @@ pub struct Shard {
     pub reads: Client,
     /// For the channels.
     pub subscriber: SubscriberClient,
+    /// Calls over `commands` that go together.
+    pub batches: Batches,
     /// For what has to be on replicas before it is answered.
     pub commits: Option<Commits>,
     /// The server said that it is a primary no more: all connections have to be made anew.
@@ -213,12 +216,14 @@ impl Shard {
         };
         builder.with_performance_config(|config| config.broadcast_channel_capacity = FEED_WAITING_MAX);
         let subscriber = builder.build_subscriber_client()?;
+        let batches = Batches::new(commands.clone(), server.is_some());
         Ok(Shard {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             server,
             commands,
             reads,
             subscriber,
+            batches,
             commits,
             demoted: Notify::new(),
             is_hearing: AtomicBool::new(false),

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::metrics;
+use crate::store::redis::batches::Call;
 use crate::store::redis::reply;
 use crate::store::redis::script::{ScriptText, ensure_up};
 
@@ -33,8 +34,7 @@ const BACK_MAX: Duration = Duration::from_millis(50);
 /// A write that waits for its answer.
 struct Job {
     script: ScriptText,
-    keys: Vec<String>,
-    args: Vec<Value>,
+    call: Call,
     done: oneshot::Sender<Result<Value, Error>>,
 }
 
@@ -71,10 +71,10 @@ impl Commits {
     ///
     /// # Errors
     /// Also where it ran and too few replicas have it.
-    pub async fn run(&self, script: ScriptText, keys: Vec<String>, args: Vec<Value>) -> Result<Value, Error> {
+    pub async fn run(&self, script: ScriptText, call: Call) -> Result<Value, Error> {
         ensure_up(&self.client)?;
         let (done, answer) = oneshot::channel();
-        let job = Job { script, keys, args, done };
+        let job = Job { script, call, done };
         if self.jobs.try_send(job).is_err() {
             return Err(Error::new(ErrorKind::Backpressure, "too many writes wait for replicas"));
         }
@@ -160,12 +160,12 @@ impl Batches {
         let pipeline = self.client.pipeline();
         for job in batch {
             let (name, script) = match form {
-                Form::Digest => ("EVALSHA", &*job.script.digest),
-                Form::Text => ("EVAL", job.script.text),
+                Form::Digest => ("EVALSHA", &job.script.digest),
+                Form::Text => ("EVAL", &job.script.text),
             };
-            let mut args: Vec<Value> = vec![script.into(), job.keys.len().to_string().into()];
-            args.extend(job.keys.iter().map(|key| Value::from(key.as_str())));
-            args.extend(job.args.iter().cloned());
+            let Call { keys, args: own } = &job.call;
+            let mut args: Vec<Value> = vec![Value::String(script.clone()), keys.len().to_string().into()];
+            args.extend(keys.iter().chain(own).cloned());
             let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
             let _queued: Value = pipeline.custom(command, args).await?;
         }

@@ -6,29 +6,29 @@
 //! Where it cannot be written, a connection cannot be found by its name, and nothing else is lost. Called
 //! by [`super::engine`].
 
+use std::time::Duration;
+
 use crate::ids::{ConnId, DeviceId, NodeId, ShopId};
 use crate::store::redis::fleet::Ask;
-use crate::store::redis::reply::{self, Reply};
+use crate::store::redis::reply;
 use crate::store::redis::{RedisStore, hashes};
 use crate::store::{Online, StoreError};
 
 /// How long what is noted of a node's connections is kept after its last beat.
-const KEPT_S: i64 = 3600;
+const KEPT: Duration = Duration::from_secs(3600);
 
 impl RedisStore {
     /// Notes whose connection it is.
     pub(super) async fn note_conn(&self, shop: &ShopId, device: &DeviceId, conn: &ConnId) {
         let Some(node) = conn.node() else { return };
-        let key = self.keys.conns(&node);
-        let set = Ask::new("HSET", key.as_str(), [conn.as_str(), &hashes::whose_text(shop, device)]);
-        // A node that logs somebody in and never beats leaves nothing behind either.
-        noted(self.ask_all("conns", vec![set, keep(key)]).await);
+        let whose = hashes::whose_text(shop, device);
+        noted(self.scripts.note_conn(self.keys.conns(&node), conn, Some(whose), KEPT).await);
     }
 
     /// Takes back [`RedisStore::note_conn`].
     pub(super) async fn drop_conn(&self, conn: &ConnId) {
         let Some(node) = conn.node() else { return };
-        noted(self.ask(Ask::new("HDEL", self.keys.conns(&node), [conn.as_str()])).await);
+        noted(self.scripts.note_conn(self.keys.conns(&node), conn, None, KEPT).await);
     }
 
     /// The node lives: what is noted of its connections is kept.
@@ -80,11 +80,11 @@ impl RedisStore {
 }
 
 fn keep(key: String) -> Ask {
-    Ask::new("EXPIRE", key, [KEPT_S])
+    Ask::new("EXPIRE", key, [KEPT.as_secs() as i64])
 }
 
 /// Where Redis is away the call beside it fails too, and tells; where it is full, publishes tell.
-fn noted(outcome: Result<Reply, StoreError>) {
+fn noted<T>(outcome: Result<T, StoreError>) {
     if let Err(error) = outcome {
         tracing::debug!(%error, "it is not noted whose connection it is");
     }

@@ -170,7 +170,7 @@ impl Fleet {
                 shard.demoted.notify_one();
             }
             match refusal.filter(|_| Instant::now() + self.deadline / 2 < end) {
-                Some(Refusal::Moved) => self.doubt().await,
+                Some(Refusal::Moved) => Box::pin(self.doubt()).await,
                 Some(Refusal::Moving) => sleep(MOVING_WAIT).await,
                 Some(Refusal::Demoted) | None => return Err(store_error(call, error)),
             }
@@ -243,11 +243,12 @@ impl Fleet {
         let mut sent: Vec<(usize, &Ask)> = Vec::with_capacity(places.len());
         for at in places {
             let Some(ask) = asks.get(at) else { continue };
-            let _queued: Value =
-                pipeline.custom(ask.command(), ask.arguments()).await.map_err(|error| store_error(ask.name, error))?;
+            let _queued: Value = Box::pin(pipeline.custom(ask.command(), ask.arguments()))
+                .await
+                .map_err(|error| store_error(ask.name, error))?;
             sent.push((at, ask));
         }
-        let mut answers = pipeline.try_all::<Value>().await.into_iter();
+        let mut answers = Box::pin(pipeline.try_all::<Value>()).await.into_iter(); // as in `run`
         let mut replies = Vec::with_capacity(sent.len());
         for (at, ask) in sent {
             let value = match answers.next() {
@@ -293,5 +294,6 @@ pub fn client_of(shard: &Shard, line: Line) -> &Client {
 async fn run(shard: Arc<Shard>, line: Line, ask: &Ask) -> Result<Value, Error> {
     let client = client_of(&shard, line);
     ensure_up(client)?;
-    client.custom(ask.command(), ask.arguments()).await
+    // Boxed, for what fred keeps of a command is large, and every call of the store would have room for it.
+    Box::pin(client.custom(ask.command(), ask.arguments())).await
 }

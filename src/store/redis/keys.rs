@@ -24,7 +24,7 @@ impl Keys {
 
     /// The sharded channel of a shop.
     pub fn channel(&self, shop: &ShopId) -> String {
-        format!("{}{{{shop}}}", self.prefix)
+        [&self.prefix, "{", shop.as_str(), "}"].concat()
     }
 
     /// The shop whose channel this is.
@@ -158,11 +158,11 @@ impl ShopKeys {
 
     /// String: the message id stored under an idempotency key.
     pub fn once(&self, key: &OnceKey) -> String {
-        format!("{}:once:{}", self.stem, key.as_str())
+        [&self.stem, ":once:", key.as_str()].concat()
     }
 
     fn named(&self, name: &str) -> String {
-        format!("{}:{name}", self.stem)
+        [&self.stem, ":", name].concat()
     }
 }
 

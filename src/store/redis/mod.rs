@@ -9,6 +9,7 @@
 //! key and [`survey`] keeps that true; everyone else only ever names the key.
 
 mod address;
+mod batches;
 mod client;
 mod commits;
 mod conns;

@@ -6,29 +6,44 @@
 
 use std::sync::Arc;
 
+use fred::bytes_utils::Str;
 use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::{ClientLike, LuaInterface};
+use fred::interfaces::ClientLike;
 use fred::types::Value;
 use sha1::{Digest, Sha1};
 
 use crate::store::StoreError;
+use crate::store::redis::batches::{self, Call};
 use crate::store::redis::client::Shard;
 use crate::store::redis::fleet::{Fleet, Line, client_of};
-use crate::store::redis::reply::{self, Reply};
+use crate::store::redis::reply::Reply;
 use crate::store::redis::slots::slot_of;
 
-/// A script, and the digest that Redis knows it by.
+/// What stands around a script to make several calls of it one, and where the script stands in it.
+const MANY: &str = include_str!("../../../lua/many.lua");
+const BODY: &str = "-- BODY\n";
+
+/// A script, and whether calls of it go together.
 pub struct Script {
     name: &'static str,
-    text: ScriptText,
+    texts: Texts,
+    goes_together: bool,
 }
 
 /// What a server needs to know of a script.
 #[derive(Debug, Clone)]
 pub struct ScriptText {
-    pub text: &'static str,
-    pub digest: Arc<str>,
+    pub text: Str,
+    /// What Redis knows it by.
+    pub digest: Str,
+}
+
+/// A script for one call, and for several.
+#[derive(Debug, Clone)]
+pub struct Texts {
+    pub one: ScriptText,
+    pub many: ScriptText,
 }
 
 /// A way to run scripts: on the primary that has their keys, over this connection to it.
@@ -37,11 +52,35 @@ pub struct Way {
     pub line: Line,
 }
 
+impl ScriptText {
+    fn new(text: String) -> ScriptText {
+        let digest: String = Sha1::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+        ScriptText { text: text.into(), digest: digest.into() }
+    }
+}
+
+impl Texts {
+    fn new(text: &str) -> Texts {
+        let (flags, body) = text.split_once('\n').unwrap_or((text, ""));
+        let many = format!("{flags}\n{}", MANY.replacen(BODY, body, 1));
+        Texts { one: ScriptText::new(text.to_owned()), many: ScriptText::new(many) }
+    }
+
+    /// Whether these are of the same script.
+    pub fn is(&self, other: &Texts) -> bool {
+        self.one.digest == other.one.digest
+    }
+}
+
 impl Script {
     /// The script of this name, and its text.
     pub fn new(name: &'static str, text: &'static str) -> Script {
-        let digest: String = Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
-        Script { name, text: ScriptText { text, digest: digest.into() } }
+        Script { name, texts: Texts::new(text), goes_together: false }
+    }
+
+    /// As [`Script::new`], for one that is called so often that calls had better go together.
+    pub fn in_batches(name: &'static str, text: &'static str) -> Script {
+        Script { goes_together: true, ..Script::new(name, text) }
     }
 
     /// Runs it, and makes it known where Redis has forgotten it. All keys are in one slot.
@@ -50,22 +89,23 @@ impl Script {
     /// [`StoreError`]
     pub async fn run(&self, way: &Way, keys: Vec<String>, args: Vec<Value>) -> Result<Reply, StoreError> {
         let slot = keys.first().map_or(0, |key| slot_of(key));
-        let run = |shard| self.run_on(shard, way.line, &keys, &args);
+        let call = Call { keys: keys.into_iter().map(Value::from).collect(), args };
+        let run = |shard| self.run_on(shard, way.line, slot, call.clone());
         way.fleet.follow(self.name, slot, run).await.map(|value| Reply::new(self.name, value))
     }
 
-    async fn run_on(&self, shard: Arc<Shard>, line: Line, keys: &[String], args: &[Value]) -> Result<Value, Error> {
-        if let (Line::Committed, Some(commits)) = (line, &shard.commits) {
-            return commits.run(self.text.clone(), keys.to_vec(), args.to_vec()).await;
-        }
-        let client = client_of(&shard, line);
-        ensure_up(client)?;
-        match client.evalsha(&*self.text.digest, keys.to_vec(), args.to_vec()).await {
-            // It did not run, so running it now is no repeat; EVAL also makes it known.
-            Err(error) if reply::is_unknown_script(&error) => {
-                client.eval(self.text.text, keys.to_vec(), args.to_vec()).await
+    async fn run_on(&self, shard: Arc<Shard>, line: Line, slot: u16, call: Call) -> Result<Value, Error> {
+        match (line, &shard.commits) {
+            (Line::Committed, Some(commits)) => Box::pin(commits.run(self.texts.one.clone(), call)).await,
+            (Line::Commands | Line::Committed, _) if self.goes_together => {
+                shard.batches.run(&self.texts, slot, call).await
             }
-            answer => answer,
+            _ => {
+                let client = client_of(&shard, line);
+                ensure_up(client)?;
+                // Boxed, for what fred keeps of a command is large, and every call of the store would have room for it.
+                Box::pin(batches::run_script(client, &self.texts.one, call)).await
+            }
         }
     }
 }

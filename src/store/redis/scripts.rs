@@ -109,6 +109,7 @@ pub struct Scripts {
     bar: Script,
     beat: Script,
     claim: Script,
+    note_conn: Script,
 }
 
 impl Scripts {
@@ -118,10 +119,10 @@ impl Scripts {
             commands: way(Line::Commands),
             reads: way(Line::Reads),
             committed: way(Line::Committed),
-            publish: Script::new("publish", include_str!("../../../lua/publish.lua")),
-            mark_delivered: Script::new("mark_delivered", include_str!("../../../lua/mark_delivered.lua")),
-            connect: Script::new("connect", include_str!("../../../lua/connect.lua")),
-            disconnect: Script::new("disconnect", include_str!("../../../lua/disconnect.lua")),
+            publish: Script::in_batches("publish", include_str!("../../../lua/publish.lua")),
+            mark_delivered: Script::in_batches("mark_delivered", include_str!("../../../lua/mark_delivered.lua")),
+            connect: Script::in_batches("connect", include_str!("../../../lua/connect.lua")),
+            disconnect: Script::in_batches("disconnect", include_str!("../../../lua/disconnect.lua")),
             restore: Script::new("restore", include_str!("../../../lua/restore.lua")),
             set_status: Script::new("set_status", include_str!("../../../lua/set_status.lua")),
             read: Script::new("read", include_str!("../../../lua/read.lua")),
@@ -134,6 +135,7 @@ impl Scripts {
             bar: Script::new("bar", include_str!("../../../lua/bar.lua")),
             beat: Script::new("beat", include_str!("../../../lua/beat.lua")),
             claim: Script::new("claim", include_str!("../../../lua/claim.lua")),
+            note_conn: Script::in_batches("note_conn", include_str!("../../../lua/note_conn.lua")),
         }
     }
 
@@ -421,6 +423,19 @@ impl Scripts {
     pub async fn claim(&self, lease_key: String, node: &NodeId, lease: Duration) -> Result<bool, StoreError> {
         let args = vec![node.as_str().into(), number(lease.as_millis().max(1) as u64)];
         yes_or_no(self.claim.run(&self.commands, vec![lease_key], args).await?)
+    }
+
+    /// `note_conn.lua`; without `whose` the connection is gone.
+    pub async fn note_conn(
+        &self,
+        conns_key: String,
+        conn: &ConnId,
+        whose: Option<String>,
+        kept: Duration,
+    ) -> Result<(), StoreError> {
+        let whose = whose.unwrap_or_default();
+        let args = vec![conn.as_str().into(), whose.into(), number(kept.as_secs())];
+        self.note_conn.run(&self.commands, vec![conns_key], args).await.map(drop)
     }
 }
 

@@ -160,12 +160,14 @@ async fn a_connection_is_found_from_another_node_and_leaves_nothing_behind() {
 async fn a_login_is_taken_where_whose_connection_it_is_cannot_be_noted() {
     let redis = RedisServer::start().await;
     let bench = Bench::on_redis(&redis.url()).await;
-    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let first = Connect { conn: ConnId::of(&bench.node, 7), ..login("hand", Role::Sub, "-") };
+    bench.store.connect(&shop(), &first).await.unwrap();
+    redis.cli(&["SET", &redis.cli(&["KEYS", "*conns:*"]), "no hash"]);
     let conn = ConnId::of(&bench.node, 1);
     let connect = Connect { conn: conn.clone(), ..login("till", Role::Main, "-") };
     bench.store.connect(&shop(), &connect).await.unwrap();
-    assert_eq!(bench.store.locate(&conn).await.unwrap(), None);
-    assert_eq!(bench.store.online(&shop()).await.unwrap().len(), 1);
+    assert!(bench.store.locate(&conn).await.is_err());
+    assert_eq!(bench.store.online(&shop()).await.unwrap().len(), 2);
     assert!(bench.store.disconnect(&shop(), &device("till"), &conn, None).await.unwrap());
 }
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use shoprelay::ids::{MessageId, NodeId};
+use shoprelay::ids::{MessageId, NodeId, ShopId};
 use shoprelay::message::{Audience, Role};
 use shoprelay::store::redis::{AddressError, RedisStore, StartError};
 use shoprelay::store::{FeedEvent, Forget, GapCause, Marked, NodeReport, Published, Store, StoreError};
@@ -52,6 +52,33 @@ async fn a_full_redis_refuses_publishes_and_takes_everything_that_empties_it() {
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     let retried = store.publish(&shop(), &with_key(message(Audience::All), "k")).await.unwrap();
     assert!(matches!(retried, Published::Stored(_)), "the refusal left nothing: {retried:?}");
+}
+
+/// What many ask at once goes to Redis in few calls; each has its own outcome all the same.
+#[tokio::test]
+async fn calls_that_went_together_fail_apart() {
+    let redis = RedisServer::start().await;
+    let bench = Bench::on_redis(&redis.url()).await;
+    let store = &*bench.store;
+    let shops: Vec<ShopId> = (0..100).map(|number| format!("shop-{number}").parse().unwrap()).collect();
+    stored(store).await;
+    let log = redis.cli(&["KEYS", "*:log"]);
+    redis.cli(&["SET", &log.replace(&format!("{{{}}}", shop()), "{shop-7}"), "no stream"]);
+    let publishes = shops.iter().map(async |shop| store.publish(shop, &message(Audience::All)).await);
+    let outcomes = futures_util::future::join_all(publishes).await;
+    for (number, outcome) in outcomes.iter().enumerate() {
+        match outcome {
+            Ok(Published::Stored(_)) => assert_ne!(number, 7),
+            Err(StoreError::Nonsense { seen, .. }) => assert!(number == 7 && seen.contains("WRONGTYPE"), "{seen}"),
+            other => panic!("shop-{number}: {other:?}"),
+        }
+    }
+    for (number, shop) in shops.iter().enumerate().filter(|(number, _)| *number != 7) {
+        assert_eq!(store.log_len(shop).await.unwrap(), 1, "shop-{number}");
+    }
+    let stats = redis.cli(&["INFO", "commandstats"]);
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()).unwrap();
+    assert!(calls.parse::<u32>().unwrap() <= 20, "100 publishes took {calls} calls");
 }
 
 #[tokio::test]
