@@ -397,7 +397,12 @@ fn serve(config: Config, unknown_variables: &[String]) -> ExitCode {
     for variable in unknown_variables {
         warn!(variable, "there is no such setting; the variable is ignored");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // With one core a second thread, and the hand-over between threads, would only cost.
+    let mut runtime = match std::thread::available_parallelism() {
+        Ok(cores) if cores.get() == 1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("no threads can be started: {error}")),
     };
