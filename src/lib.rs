@@ -55,7 +55,7 @@
 //! client                              a device's side of the wire, for the first two
 //! node                                builds the parts in order, stops them in order
 //! http                                listeners, the way to a WebSocket, the API, health and metrics
-//! socket                              a connection's loop: reader, writer
+//! socket                              a connection with its stream: the loop, reader, writer
 //! relay                               what devices and back ends can ask for, in one place
 //! feed  retention  check              the log into the rooms; what is kept and for how long; settings shown
 //! proofs  nodes  events  auth         proofs and events on their way to the store; which nodes live; who may
@@ -78,7 +78,8 @@
 //! 3. The socket hands it to [`relay::Relay::publish`], as the API does with a back end's message, and
 //!    that to [`store::Store::publish`]: in Redis the script `lua/publish.lua`, which in one step checks
 //!    the key and the bounds, adds the entry, swaps the head and announces the entry with its `prev` on
-//!    the shop's channel. The handheld is answered `accepted`.
+//!    the shop's channel. What other tasks ask of the script in the same turn of the runtime goes to
+//!    Redis with it, in one call. The handheld is answered `accepted`.
 //! 4. On every node with a socket of that shop the engine hears it and hands a
 //!    [`store::FeedEvent::Entry`] to [`feed::Feed`], which finds the room.
 //! 5. [`hub::Room::on_entry`] compares `prev` with its position and puts the entry into the outbox of

@@ -26,7 +26,7 @@ use crate::message::Role;
 use crate::metrics::{self, Scrape};
 use crate::nodes::{GONE_AFTER, Nodes};
 use crate::proofs::Proofs;
-use crate::relay::{Bounds, Doors, Drain, Intake, LoginLimits, Memory, Pages, Relay};
+use crate::relay::{Bounds, Connections, Doors, Drain, Intake, LoginLimits, Memory, Pages, Relay};
 use crate::retention::Retention;
 use crate::session::SessionSettings;
 use crate::store::{self, NodeReport, Store, StoreSettings};
@@ -228,6 +228,7 @@ fn assemble(config: &Config, id: &NodeId, store: &Arc<dyn Store>, gate: Arc<Gate
         events: Arc::new(Events::new(store.clone(), config.events)),
         gate,
         doors: Doors::default(),
+        connections: Connections::default(),
         drain: Drain::new(),
         intake: Intake::new(bounds(config)),
         session_bytes_per_s: config.limits.session_bytes_per_s,
@@ -279,27 +280,14 @@ fn accept(doorways: Doorways<'_>, keepers: &mut JoinSet<()>) -> (watch::Sender<b
     let doors = tokio::spawn(async move {
         let devices = async {
             if let Some(listener) = listeners.devices {
-                let serve = |mut stream, address| {
-                    let (relay, door) = (relay.clone(), door.clone());
-                    async move {
-                        if let Some(peer) = door.meet(&relay, &mut stream, address).await {
-                            http::serve_device(relay, stream, peer).await;
-                        }
-                    }
-                };
+                let serve = |stream, from| http::serve_device(relay.clone(), door.clone(), stream, from);
                 http::accept(listener, Some(stopping.clone()), serve).await;
             }
         };
         let tls_devices = async {
             if let Some((listener, tls)) = listeners.tls_devices.zip(tls) {
-                let serve = |mut stream, address| {
-                    let (relay, door, tls) = (relay.clone(), door.clone(), tls.clone());
-                    async move {
-                        if let Some(peer) = door.meet(&relay, &mut stream, address).await {
-                            http::serve_tls_device(tls, relay, stream, peer).await;
-                        }
-                    }
-                };
+                let serve =
+                    |stream, from| http::serve_tls_device(relay.clone(), door.clone(), tls.clone(), stream, from);
                 http::accept(listener, Some(stopping.clone()), serve).await;
             }
         };

@@ -44,8 +44,7 @@ pub const ALL: &[Property] = &[
     property("api_body", wire::api_body, seeds::api_body),
     property("attrs", wire::attrs, seeds::attrs),
     property("http_target", http::properties::target, seeds::http_target),
-    // A frame may be six bytes, and each has a buffer of 8 KiB while it is read.
-    Property { bytes_per_byte: 8 * 1024, ..property("websocket", socket::properties::stream, seeds::websocket) },
+    property("websocket", socket::properties::stream, seeds::websocket),
     property("token", auth::properties::token, seeds::token),
     property("claims", auth::properties::claims, seeds::claims),
     property("api_keys", auth::properties::api_keys, seeds::api_keys),

@@ -268,8 +268,8 @@ fn write_many(frames: usize) -> Run {
     let (mut outgoing, mut taker) = (Outgoing::default(), Taker(0));
     Box::new(move || {
         (0..frames).for_each(|_| outgoing.push(frame.clone()));
-        let is_written = outgoing.flush_now(&mut taker).now_or_never();
-        assert!(matches!(is_written, Some(Ok(true))));
+        let is_written = outgoing.flush(&mut taker).now_or_never();
+        assert!(matches!(is_written, Some(Ok(()))));
         black_box(&taker.0);
     })
 }

@@ -25,7 +25,7 @@ use crate::http::{Peer, Reply, legacy, origin, text};
 use crate::metrics::{self, Refusal as Refused};
 use crate::protocol::{Dialect, Encoding};
 use crate::relay::{Place, Relay, Turned};
-use crate::socket::{self, Accepted};
+use crate::socket::{Accepted, Link};
 
 /// Largest request head.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
@@ -47,28 +47,24 @@ struct Visit {
     shaken: Mutex<Option<Shaken>>,
 }
 
-/// Serves one connection of a device, plain or TLS: HTTP, then its WebSocket.
-pub async fn serve_device<S>(relay: Arc<Relay>, stream: S, peer: Peer)
+/// Answers what comes over one connection of a device, plain or TLS, until it is a WebSocket; None where it
+/// does not become one.
+pub async fn shake_hands<S>(relay: Arc<Relay>, stream: S, peer: Peer) -> Option<Box<Link<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (at, certificate) = (peer.at, peer.certificate.clone());
     // What the relay has a connection wait for is not held against it.
     let deadline = at + relay.session.login_timeout + relay.intake.handshake_wait_max();
-    // Boxed, so that what HTTP needs is gone once the WebSocket is there.
-    let shaking = Box::pin(tokio::time::timeout_at(deadline.into(), shake(relay.clone(), stream, peer)));
-    let Some((shaken, upgraded, place)) = shaking.await.unwrap_or_else(|_| {
+    let shaken = tokio::time::timeout_at(deadline.into(), shake(relay.clone(), stream, peer)).await;
+    let (shaken, upgraded, place) = shaken.unwrap_or_else(|_| {
         metrics::connection_refused(Refused::Header);
         None
-    }) else {
-        return;
-    };
-    let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else {
-        return;
-    };
-    let (read, write) = tokio::io::split(parts.io.into_inner());
+    })?;
+    let parts = upgraded.downcast::<TokioIo<S>>().ok()?;
     let (dialect, at) = (shaken.dialect, at + shaken.waited);
-    socket::serve(relay, read, write, Accepted { dialect, at, first: parts.read_buf, place, certificate }).await;
+    let stream = parts.io.into_inner();
+    Some(Link::new(relay, Accepted { stream, dialect, at, first: parts.read_buf, place, certificate }))
 }
 
 async fn shake<S>(relay: Arc<Relay>, stream: S, peer: Peer) -> Option<(Shaken, Upgraded, Place)>

@@ -19,6 +19,7 @@ mod tls;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,10 +32,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
-pub use handshake::serve_device;
+use crate::relay::Relay;
+
 pub use peer::{Door, Peer};
 pub use probes::{Probes, serve_probe};
-pub use tls::{TlsDoor, serve_tls_device};
+pub use tls::TlsDoor;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -93,6 +95,44 @@ pub async fn accept<F>(
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// The way of a device's connection from its acceptance to its end.
+pub fn serve_device(
+    relay: Arc<Relay>,
+    door: Arc<Door>,
+    mut stream: TcpStream,
+    from: SocketAddr,
+) -> impl Future<Output = ()> + Send + 'static {
+    // Boxed, so that what comes before the WebSocket is gone once it is there.
+    let coming = Box::pin(async move {
+        let peer = door.meet(&relay, &mut stream, from).await?;
+        handshake::shake_hands(relay, stream, peer).await
+    });
+    async move {
+        if let Some(link) = coming.await {
+            link.serve().await;
+        }
+    }
+}
+
+/// As [`serve_device`], by TLS.
+pub fn serve_tls_device(
+    relay: Arc<Relay>,
+    door: Arc<Door>,
+    tls: Arc<TlsDoor>,
+    mut stream: TcpStream,
+    from: SocketAddr,
+) -> impl Future<Output = ()> + Send + 'static {
+    let coming = Box::pin(async move {
+        let peer = door.meet(&relay, &mut stream, from).await?;
+        tls.shake_hands(relay, stream, peer).await
+    });
+    async move {
+        if let Some(link) = coming.await {
+            link.serve().await;
+        }
+    }
 }
 
 fn text(status: StatusCode, text: impl Into<Bytes>) -> Reply {

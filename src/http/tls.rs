@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::timeout_at;
 use tokio_rustls::LazyConfigAcceptor;
@@ -22,9 +23,10 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use crate::auth::{ClientCertificate, Distrusted, InForce, Tls};
-use crate::http::{Peer, serve_device};
+use crate::http::{Peer, handshake};
 use crate::metrics::{self, TlsResult};
 use crate::relay::Relay;
+use crate::socket::Link;
 
 /// A slow handshake has this part of the login time-out where others wait for its place.
 const CROWDED_PART: u32 = 4;
@@ -80,33 +82,36 @@ struct Secured<S> {
     certificate: Option<Arc<ClientCertificate>>,
 }
 
-/// Serves one connection of a device by TLS.
-pub async fn serve_tls_device<S>(door: Arc<TlsDoor>, relay: Arc<Relay>, stream: S, peer: Peer)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    // Boxed, so that what the handshake needs is gone after it.
-    match Box::pin(door.secure(stream, peer.at)).await {
-        Ok(Secured { stream, certificate }) => {
-            metrics::tls_handshake(TlsResult::Ok);
-            serve_device(relay, stream, Peer { certificate, ..peer }).await;
-        }
-        Err(Broken::Left) => {}
-        Err(broken) => {
-            metrics::tls_handshake(match broken {
-                Broken::TimedOut => TlsResult::TimedOut,
-                Broken::CrowdedOut => TlsResult::CrowdedOut,
-                Broken::Left | Broken::Failed(_) | Broken::Certificate(_) => TlsResult::Failed,
-            });
-            debug!(address = %peer.address, error = %broken, "a TLS handshake failed");
-        }
-    }
-}
-
 impl TlsDoor {
     /// A door with room for so many handshakes at once.
     pub fn new(tls: Arc<Tls>, handshakes_max: usize, login_timeout: Duration) -> TlsDoor {
         TlsDoor { tls, places: Semaphore::new(handshakes_max), waiting: watch::channel(0).0, login_timeout }
+    }
+
+    /// Takes a connection from its first bytes to its WebSocket; None where it does not become one.
+    pub(super) async fn shake_hands(
+        &self,
+        relay: Arc<Relay>,
+        stream: TcpStream,
+        peer: Peer,
+    ) -> Option<Box<Link<Box<TlsStream<TcpStream>>>>> {
+        // Boxed, so that what the handshake needs is gone after it.
+        match Box::pin(self.secure(stream, peer.at)).await {
+            Ok(Secured { stream, certificate }) => {
+                metrics::tls_handshake(TlsResult::Ok);
+                handshake::shake_hands(relay, stream, Peer { certificate, ..peer }).await
+            }
+            Err(Broken::Left) => None,
+            Err(broken) => {
+                metrics::tls_handshake(match broken {
+                    Broken::TimedOut => TlsResult::TimedOut,
+                    Broken::CrowdedOut => TlsResult::CrowdedOut,
+                    Broken::Left | Broken::Failed(_) | Broken::Certificate(_) => TlsResult::Failed,
+                });
+                debug!(address = %peer.address, error = %broken, "a TLS handshake failed");
+                None
+            }
+        }
     }
 
     /// The handshake of a connection that was accepted at `at`.

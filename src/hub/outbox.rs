@@ -5,10 +5,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::hub::push::{Push, SignalPush};
 use crate::ids::{DeviceId, MessageId};
@@ -24,7 +25,9 @@ const QUEUE_MAX: usize = 128;
 #[derive(Default)]
 pub struct Outbox {
     state: Mutex<State>,
-    wake: Notify,
+    /// Whether something was put in since the connection looked; it is the only one that waits.
+    has_news: AtomicBool,
+    waker: AtomicWaker,
     /// Bytes that the connection has taken out and not written yet.
     unwritten: AtomicUsize,
 }
@@ -35,7 +38,7 @@ struct State {
     /// Whether entries are put in; otherwise the session reads the log.
     is_live: bool,
     fell_behind_at: Option<MessageId>,
-    rewound: Option<Rewound>,
+    rewound: Option<Box<Rewound>>,
     close: Option<Close>,
 }
 
@@ -71,7 +74,7 @@ pub struct Taken {
     /// is in the log.
     pub fell_behind_at: Option<MessageId>,
     /// The log was rewound.
-    pub rewound: Option<Rewound>,
+    pub rewound: Option<Box<Rewound>>,
     /// The connection is to be closed.
     pub close: Option<Close>,
 }
@@ -92,7 +95,8 @@ impl Outbox {
                 state.queue.rotate_right(1);
             }
         }
-        self.wake(state);
+        drop(state);
+        self.wake();
     }
 
     /// Puts in what is not stored anywhere: dropped and counted where there is no room.
@@ -103,14 +107,16 @@ impl Outbox {
             return;
         }
         state.queue.push_back(parcel);
-        self.wake(state);
+        drop(state);
+        self.wake();
     }
 
     /// Has the connection closed, once what is in here is dealt with.
     pub fn close(&self, close: Close) {
         let mut state = self.state.lock();
         state.close.get_or_insert(close);
-        self.wake(state);
+        drop(state);
+        self.wake();
     }
 
     /// Notes what the connection holds for a client that does not take it.
@@ -128,8 +134,9 @@ impl Outbox {
         state.queue.retain(|parcel| !matches!(parcel, Parcel::Entry(_)));
         state.is_live = false;
         state.fell_behind_at = None;
-        state.rewound = Some(rewound);
-        self.wake(state);
+        state.rewound = Some(Box::new(rewound));
+        drop(state);
+        self.wake();
     }
 
     pub(super) fn set_live(&self) {
@@ -166,13 +173,22 @@ impl Outbox {
         }
     }
 
-    /// Waits until something was put in since the last wait. Cancel-safe.
-    pub async fn changed(&self) {
-        self.wake.notified().await;
+    /// Ready once something was put in since it was ready before. For the connection alone.
+    pub fn poll_changed(&self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.has_news.load(Ordering::Acquire) {
+            // Registered before the second look: what is put in between the two wakes.
+            self.waker.register(context.waker());
+            if !self.has_news.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
+        }
+        self.has_news.swap(false, Ordering::AcqRel);
+        Poll::Ready(())
     }
 
-    fn wake(&self, state: parking_lot::MutexGuard<'_, State>) {
-        drop(state);
-        self.wake.notify_one();
+    /// Has the connection look, as if something had been put in.
+    pub fn wake(&self) {
+        self.has_news.store(true, Ordering::Release);
+        self.waker.wake();
     }
 }

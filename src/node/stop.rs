@@ -69,6 +69,7 @@ impl Node {
         }
         let plan = Plan::new(Instant::now(), window);
         self.relay.drain.begin(plan);
+        self.relay.connections.wake();
         // Whoever balances the load takes a moment to see that this node is unready.
         sleep_until(plan.from.into()).await;
         self.stop.send_replace(true);
@@ -83,6 +84,7 @@ impl Node {
     async fn close_all(&mut self) {
         self.stop.send_replace(true);
         self.relay.drain.end();
+        self.relay.connections.wake();
         if !self.doors.is_finished() && timeout(CLOSE_WAIT, &mut self.doors).await.is_err() {
             warn!(connections = self.relay.intake.connections(), "some connections did not end in time");
             self.doors.abort();

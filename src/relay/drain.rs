@@ -3,7 +3,7 @@
 //! Owns the plan and what came of it. Never talks to a device: each connection looks up its moment here
 //! and does the rest by itself. Begun and ended by `node`, heeded by `socket`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -61,6 +61,8 @@ fn share(number: u64) -> f64 {
 /// See the module.
 pub struct Drain {
     stage: watch::Sender<Stage>,
+    /// How often the stage has changed, which is cheaper to look at.
+    changes: AtomicU32,
     told: AtomicU64,
     closed: AtomicU64,
 }
@@ -77,17 +79,27 @@ pub struct Drained {
 impl Drain {
     /// The node stays.
     pub fn new() -> Drain {
-        Drain { stage: watch::channel(Stage::Serving).0, told: AtomicU64::new(0), closed: AtomicU64::new(0) }
+        Drain {
+            stage: watch::channel(Stage::Serving).0,
+            changes: AtomicU32::new(0),
+            told: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+        }
     }
 
     /// The node begins to leave by this plan.
     pub fn begin(&self, plan: Plan) {
-        self.stage.send_replace(Stage::Leaving(plan));
+        self.change(Stage::Leaving(plan));
     }
 
     /// Has every connection that is still here closed with 1012.
     pub fn end(&self) {
-        self.stage.send_replace(Stage::Over);
+        self.change(Stage::Over);
+    }
+
+    fn change(&self, stage: Stage) {
+        self.stage.send_replace(stage);
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// The present stage.
@@ -95,14 +107,15 @@ impl Drain {
         *self.stage.borrow()
     }
 
-    /// The changes of the stage.
-    pub fn stages(&self) -> watch::Receiver<Stage> {
-        self.stage.subscribe()
+    /// How often the stage has changed so far; who looks at it is woken by
+    /// [`Connections::wake`](crate::relay::Connections::wake).
+    pub fn changes(&self) -> u32 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Waits until the node takes nobody in any more. Cancel-safe.
     pub async fn closing(&self) {
-        let mut stages = self.stages();
+        let mut stages = self.stage.subscribe();
         loop {
             let from = match *stages.borrow_and_update() {
                 Stage::Serving => None,

@@ -13,7 +13,7 @@ use crate::protocol::{Deal, Encoding, ErrorCode, Item, List, ListStatus};
 use crate::relay::failures::no_such_message;
 use crate::relay::{Accepted, Dealer, Listing, Relay, Viewer};
 use crate::session::Failure;
-use crate::store::LegacyText;
+use crate::store::{LegacyText, Publish};
 
 /// Most messages of a legacy list.
 const LIST_MAX: usize = 500;
@@ -115,6 +115,7 @@ impl Relay {
             legacy: Some(notify.kept_of_message),
         };
         let status = notify.status.unwrap_or_else(|| Name::constant(STATUS_OPEN));
-        self.publish(&room, Message { content, status, ttl: None, receipt: false }, None).await
+        let message = Message { content, status, ttl: None, receipt: false };
+        self.publish(&room, &Publish { message, key: None }).await
     }
 }

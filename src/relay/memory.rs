@@ -4,12 +4,10 @@
 //! connections are closed with 1013, those first for which most is held. What a connection may hold is bounded
 //! anyway, so this is for a node that has more of them than its memory is for. Run by `node`.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use crate::config::MemoryLimit;
@@ -36,8 +34,6 @@ const GROUPS: &str = "/sys/fs/cgroup";
 /// See the module.
 pub struct Memory {
     limit: Option<Limit>,
-    /// By number: the higher, the newer.
-    connections: Mutex<HashMap<u64, Arc<Outbox>>>,
 }
 
 /// How much memory there is, and where to see how much of it is taken.
@@ -45,18 +41,6 @@ struct Limit {
     bytes: u64,
     /// The control group that has the limit; None where it is this process's own.
     group: Option<PathBuf>,
-}
-
-/// A connection that may be closed for want of memory, until this is dropped.
-pub struct Known {
-    relay: Arc<Relay>,
-    number: u64,
-}
-
-impl Drop for Known {
-    fn drop(&mut self) {
-        self.relay.memory.connections.lock().remove(&self.number);
-    }
 }
 
 impl Memory {
@@ -70,35 +54,27 @@ impl Memory {
         if let Some(Limit { bytes, group }) = &limit {
             info!(bytes, ?group, "the node's memory is limited");
         }
-        Memory { limit, connections: Mutex::default() }
-    }
-
-    /// Closes connections that hold at least so much together, but not too many at once.
-    fn shed(&self, bytes: u64) {
-        let mut connections: Vec<(u64, Arc<Outbox>)> =
-            self.connections.lock().iter().map(|(number, outbox)| (*number, outbox.clone())).collect();
-        connections.sort_unstable_by_key(|(number, outbox)| std::cmp::Reverse((outbox.unwritten(), *number)));
-        let most = connections.len().div_ceil(SHED_SHARE);
-        let (mut freed, mut count) = (0, 0);
-        for (_, outbox) in connections.iter().take(most) {
-            if freed >= bytes {
-                break;
-            }
-            outbox.close(Close::new(CloseCode::Overloaded, "the node has no memory left"));
-            freed += (outbox.unwritten() + CONNECTION_BYTES) as u64;
-            count += 1;
-        }
-        warn!(count, "the node has no memory left; connections were closed with 1013");
+        Memory { limit }
     }
 }
 
-impl Relay {
-    /// Has a connection be one of those that are closed when there is no memory left.
-    pub fn memory_known(self: Arc<Self>, number: u64, outbox: &Arc<Outbox>) -> Known {
-        self.memory.connections.lock().insert(number, outbox.clone());
-        Known { relay: self, number }
+/// Closes connections that hold at least so much together, but not too many at once.
+fn shed(mut connections: Vec<(u64, Arc<Outbox>)>, bytes: u64) {
+    connections.sort_unstable_by_key(|(number, outbox)| std::cmp::Reverse((outbox.unwritten(), *number)));
+    let most = connections.len().div_ceil(SHED_SHARE);
+    let (mut freed, mut count) = (0, 0);
+    for (_, outbox) in connections.iter().take(most) {
+        if freed >= bytes {
+            break;
+        }
+        outbox.close(Close::new(CloseCode::Overloaded, "the node has no memory left"));
+        freed += (outbox.unwritten() + CONNECTION_BYTES) as u64;
+        count += 1;
     }
+    warn!(count, "the node has no memory left; connections were closed with 1013");
+}
 
+impl Relay {
     /// Looks after the memory, until it is dropped; at once where it has no limit.
     pub async fn watch_memory(&self) {
         let Some(limit) = &self.memory.limit else {
@@ -121,7 +97,7 @@ impl Relay {
             }
             if used > mark(OVER) && shed_at.is_none_or(|at| now >= at + SHED_EVERY) {
                 shed_at = Some(now);
-                self.memory.shed(used - mark(SHORT));
+                shed(self.connections.all(), used - mark(SHORT));
             }
         }
     }

@@ -4,6 +4,7 @@
 //! what all connections of a node share, and who gets in. Knows no frame and no request: the session has decided that
 //! a device may ask, the API that a key may. Called by `socket` and `http`.
 
+mod connections;
 mod deal;
 mod devices;
 mod doors;
@@ -20,6 +21,7 @@ mod publish;
 
 use std::sync::Arc;
 
+pub use connections::{Connections, Known};
 pub use deal::Dealer;
 pub use devices::DeviceCall;
 pub use doors::Doors;
@@ -30,7 +32,7 @@ pub use login::{LoggedIn, Visitor};
 pub use memory::Memory;
 pub use pages::{LogStretch, Pages};
 pub use presence::{ConnectionsPlace, OnlineAt, OnlineFilter};
-pub use publish::Accepted;
+pub use publish::{Accepted, publish};
 
 use crate::auth::Gate;
 use crate::events::Events;
@@ -56,6 +58,7 @@ pub struct Relay {
     pub events: Arc<Events>,
     pub gate: Arc<Gate>,
     pub doors: Doors,
+    pub connections: Connections,
     pub drain: Drain,
     pub intake: Arc<Intake>,
     /// Bytes that are taken from a connection a second.

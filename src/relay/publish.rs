@@ -46,36 +46,40 @@ impl Relay {
         let status = notify.status.unwrap_or_else(|| Name::constant(STATUS_OPEN));
         // Nobody is there to get a receipt.
         let message = Message { content, status, ttl: notify.ttl, receipt: false };
-        self.publish(&room, message, notify.key).await
+        self.publish(&room, &publish(message, notify.key)).await
     }
 
     /// Stores a message.
     ///
     /// # Errors
     /// The [`Failure`] to answer.
-    pub async fn publish(&self, room: &RoomGuard, message: Message, key: Option<OnceKey>) -> Result<Accepted, Failure> {
+    pub async fn publish(&self, room: &RoomGuard, publish: &Publish) -> Result<Accepted, Failure> {
         if planted::strikes(Fault::AcceptUnstored) {
             let id = MessageId { ms: self.store.now_ms(), n: u64::MAX };
             return Ok(Accepted { id: Some(id), is_duplicate: false });
         }
-        let key = key.filter(|_| !planted::strikes(Fault::IgnoreKey));
-        let source = source(&message.content);
-        let published = self.store_message(room, Publish { message, key }).await;
-        let accepted = published.and_then(|published| accepted(published, source));
+        let published = self.store_message(room, publish).await;
+        let accepted = published.and_then(|published| accepted(published, source(&publish.message.content)));
         accepted.inspect_err(|failure| metrics::publish_refused(failure.code))
     }
 
-    async fn store_message(&self, room: &RoomGuard, publish: Publish) -> Result<Published, Failure> {
+    async fn store_message(&self, room: &RoomGuard, publish: &Publish) -> Result<Published, Failure> {
         self.take_publish(room).await?;
-        let shop = room.shop();
-        let mut published = self.store.publish(shop, &publish).await?;
+        let mut published = self.store.publish(room.shop(), publish).await?;
         if published == Published::BacklogFull {
-            // One at a time: whoever waited here finds the room that the one before made.
-            let _turn = room.trimming.lock().await;
-            published = self.store.publish(shop, &publish).await?;
-            if published == Published::BacklogFull && self.retention.make_room(shop).await? {
-                published = self.store.publish(shop, &publish).await?;
-            }
+            // Boxed, so that the others do not carry its size.
+            published = Box::pin(self.make_room_for(room, publish)).await?;
+        }
+        Ok(published)
+    }
+
+    async fn make_room_for(&self, room: &RoomGuard, publish: &Publish) -> Result<Published, Failure> {
+        let shop = room.shop();
+        // One at a time: whoever waited here finds the room that the one before made.
+        let _turn = room.trimming.lock().await;
+        let mut published = self.store.publish(shop, publish).await?;
+        if published == Published::BacklogFull && self.retention.make_room(shop).await? {
+            published = self.store.publish(shop, publish).await?;
         }
         Ok(published)
     }
@@ -114,13 +118,18 @@ impl Relay {
         let taken = room.take_publish(Instant::now());
         if room.has_few_publishes() {
             // What other nodes publish counts too, and is heard of only where the shop is listened to.
-            // Where it can't be heard of now, this node's own share still holds.
-            let _heard = self.feed.listen_to(room).await;
+            // Where it can't be heard of now, this node's own share still holds. Boxed as above.
+            let _heard = Box::pin(self.feed.listen_to(room)).await;
         }
         taken.map_err(|wait| {
             Failure::new(ErrorCode::RateLimited, "the shop sends too much; slow down").retry_after(wait)
         })
     }
+}
+
+/// What is asked of the store for a message.
+pub fn publish(message: Message, key: Option<OnceKey>) -> Publish {
+    Publish { message, key: key.filter(|_| !planted::strikes(Fault::IgnoreKey)) }
 }
 
 fn source(content: &Content) -> Source {

@@ -30,7 +30,7 @@ impl Session {
         now_ms: u64,
         out: &mut Vec<Action>,
     ) {
-        self.legacy = Some(Clock { asked_at: now, now, now_ms });
+        self.legacy = Some(Box::new(Clock { asked_at: now, now, now_ms }));
         if let Err(wait) = self.ops.take(now) {
             return self.rate_limited(None, wait, out);
         }

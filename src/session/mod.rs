@@ -129,7 +129,7 @@ pub struct Session {
     settings: std::sync::Arc<SessionSettings>,
     encoding: Encoding,
     /// Where the connection speaks the legacy dialect.
-    legacy: Option<Clock>,
+    legacy: Option<Box<Clock>>,
     node: NodeId,
     conn: ConnId,
     phase: Phase,
@@ -179,7 +179,7 @@ impl Session {
         Session {
             phase: Phase::Anonymous { until: (!is_legacy).then(|| accepted + settings.login_timeout), asked_at: None },
             encoding: dialect.encoding(),
-            legacy: is_legacy.then_some(Clock { asked_at: accepted, now: accepted, now_ms: 0 }),
+            legacy: is_legacy.then(|| Box::new(Clock { asked_at: accepted, now: accepted, now_ms: 0 })),
             ops: Bucket::new(settings.ops_per_s, accepted),
             rate_limited_in_row: 0,
             faults: Faults::default(),

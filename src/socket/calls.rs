@@ -8,7 +8,7 @@ use crate::ids::ConnId;
 use crate::message::MembershipChange;
 use crate::protocol::{Deal, Encoding, ErrorCode, List, Presence};
 use crate::relay::{
-    Accepted, Dealer, DeviceCall, Listing, LoggedIn, OnlineAt, OnlineFilter, Relay, Seat, Viewer, Visitor,
+    Accepted, Dealer, DeviceCall, Listing, LoggedIn, OnlineAt, OnlineFilter, Relay, Seat, Viewer, Visitor, publish,
 };
 use crate::session::{Answer, CallOp, Failure, Identity, Welcome};
 
@@ -39,14 +39,15 @@ impl Caller {
                 let Caller { conn, is_legacy, certificate, .. } = &self;
                 let (conn, certificate) = (conn.clone(), certificate.clone());
                 let visitor = Visitor { login, conn, is_legacy: *is_legacy, certificate };
-                return match self.relay.log_in(visitor).await {
+                // Boxed as below.
+                return match Box::pin(self.relay.log_in(visitor)).await {
                     Ok(LoggedIn { welcome, room, seat }) => Answered::LoggedIn(welcome, Arc::new(room), seat),
                     Err(failure) => Answered::Plain(failed(failure)),
                 };
             }
             // Who has the key need not be a device.
             CallOp::Admin(admin) => {
-                let told = self.relay.heed(admin).await;
+                let told = Box::pin(self.relay.heed(admin)).await;
                 return Answered::Plain(Answer::Admin(told.map_err(Box::new)));
             }
             op => op,
@@ -58,13 +59,18 @@ impl Caller {
     }
 
     async fn ask(&self, identity: &Identity, room: &RoomGuard, op: CallOp) -> Result<Answer, Failure> {
+        let relay = &self.relay;
+        match op {
+            CallOp::Publish(message, key) => relay.publish(room, &publish(*message, key)).await.map(accepted),
+            CallOp::Signal(signal) => relay.signal(room, &signal).await.map(accepted),
+            op => Box::pin(self.ask_else(identity, op)).await,
+        }
+    }
+
+    /// Boxed by its caller, so that messages do not carry its size.
+    async fn ask_else(&self, identity: &Identity, op: CallOp) -> Result<Answer, Failure> {
         let (relay, shop, device) = (&self.relay, &identity.shop, &identity.device);
         match op {
-            CallOp::Login(_) | CallOp::Admin(_) => {
-                Err(Failure::new(ErrorCode::AlreadyLoggedIn, "this connection is logged in"))
-            }
-            CallOp::Publish(message, key) => relay.publish(room, *message, key).await.map(accepted),
-            CallOp::Signal(signal) => relay.signal(room, &signal).await.map(accepted),
             CallOp::Deal(deal) => self.deal(identity, deal).await,
             CallOp::List(list) => self.list(identity, list).await,
             CallOp::Online(role) => {
@@ -78,6 +84,9 @@ impl Caller {
             }
             CallOp::Attrs(None) => relay.attrs(shop, device).await.map(Answer::Attrs),
             CallOp::Attrs(Some(change)) => relay.change_attrs(shop, device, &change).await.map(Answer::Attrs),
+            CallOp::Login(_) | CallOp::Admin(_) | CallOp::Publish(..) | CallOp::Signal(_) => {
+                Err(Failure::new(ErrorCode::AlreadyLoggedIn, "this connection is logged in"))
+            }
             CallOp::Call(call, reference) => {
                 let call = DeviceCall { identity, conn: &self.conn, call, reference };
                 relay.call(call).await.map(|()| Answer::Done)

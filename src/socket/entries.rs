@@ -113,7 +113,8 @@ impl Connection {
         } else if self.held.len() > HELD_MAX {
             self.fall_behind();
         }
-        if let Some(Rewound { cursor, membership, head }) = taken.rewound {
+        if let Some(rewound) = taken.rewound {
+            let Rewound { cursor, membership, head } = *rewound;
             self.fall_behind();
             self.reading = None;
             if !self.session.on_rewound(cursor, membership, head) {

@@ -9,9 +9,10 @@ mod calls;
 mod connection;
 mod entries;
 mod leaving;
+mod link;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 mod reader;
 pub mod writer;
 
-pub use connection::{Accepted, serve};
+pub use link::{Accepted, Link};

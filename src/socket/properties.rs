@@ -1,13 +1,12 @@
 //! What must hold of any bytes that come over a connection; see [`crate::properties`].
 
-#![allow(clippy::unwrap_used, reason = "a property that does not hold panics")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a property that does not hold panics")]
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::reader::{Incoming, Reader};
@@ -28,13 +27,13 @@ pub fn stream(bytes: &[u8]) {
 /// came with the handshake.
 fn heard(stream: &[u8], piece: usize, with_handshake: usize) -> Vec<String> {
     let (first, rest) = stream.split_at(with_handshake.min(stream.len()));
-    let pieces = Pieces { rest, piece };
-    let mut reader = Reader::new(pieces, Bytes::copy_from_slice(first), MESSAGE_BYTES_MAX, u32::MAX);
+    let mut pieces = Pieces { rest, piece };
+    let mut reader = Reader::new(Bytes::copy_from_slice(first), MESSAGE_BYTES_MAX, u32::MAX);
+    let mut context = Context::from_waker(Waker::noop());
     let mut all = Vec::new();
     loop {
         // All of it is there, so there is nothing to wait for.
-        let (next, incoming) = reader.next().now_or_never().unwrap();
-        reader = next;
+        let Poll::Ready(incoming) = reader.poll_next(&mut pieces, &mut context) else { panic!("it waits") };
         // Which fault of a frame with several is met first depends on where it was cut.
         let is_fault = matches!(incoming, Incoming::Fault(_));
         all.push(if is_fault { "Fault".to_owned() } else { format!("{incoming:?}") });

@@ -1,17 +1,17 @@
 //! Reads a client's WebSocket: whole messages out of bytes.
 //!
-//! fastwebsockets parses and unmasks; what it leaves open is done in front of it, in [`Tap`]: frames
-//! that are unmasked or too large are seen by their headers, and it is handed one frame at a time, so
-//! that its 8 KiB buffer exists only while a frame is being read. An idle connection holds none.
-//! A client that sends more bytes than it may is read more slowly: they wait in its own socket.
+//! Owns the bytes that came and make no whole frame yet, and what RFC 6455 asks of a client's frames. An idle
+//! connection holds no buffer: what comes is taken into one on the stack, and kept only until its frame is
+//! whole. A client that sends more bytes than it may is read more slowly: they wait in its own socket.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
-use fastwebsockets::{Frame, OpCode, Role, WebSocketError, WebSocketRead, after_handshake_split};
+use fastwebsockets::{OpCode, unmask};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Sleep;
 
@@ -64,64 +64,103 @@ impl Fault {
     }
 }
 
-/// The reading half of a connection.
-pub struct Reader<R> {
-    tap: Tap<R>,
+/// What was read of a connection, and how much of it may be.
+pub struct Reader {
+    /// What may be taken from the socket.
+    bytes: Bucket,
+    /// Where more was taken than may be.
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Came from the socket, and its frame is not whole.
+    waiting: BytesMut,
     message_bytes_max: usize,
     /// The fragments so far.
-    fragments: Option<(FrameKind, BytesMut)>,
+    fragments: Option<Box<(FrameKind, BytesMut)>>,
 }
 
-impl<R: AsyncRead + Unpin> Reader<R> {
-    /// Reads from `inner`, at most `bytes_per_s`, after the bytes that came with the handshake.
-    pub fn new(inner: R, first: Bytes, message_bytes_max: usize, bytes_per_s: u32) -> Reader<R> {
-        let tap = Tap {
-            inner,
-            bytes: Bucket::new(bytes_per_s, Instant::now()),
-            pause: None,
-            waiting: first.into(),
-            header: Header::default(),
-            payload_left: 0,
-            frame_bytes_max: message_bytes_max,
-            fault: None,
-        };
-        Reader { tap, message_bytes_max, fragments: None }
+/// A frame by itself, unmasked.
+struct Frame {
+    is_final: bool,
+    opcode: OpCode,
+    payload: Bytes,
+}
+
+impl Reader {
+    /// Reads at most `bytes_per_s`, after the bytes that came with the handshake.
+    pub fn new(first: Bytes, message_bytes_max: usize, bytes_per_s: u32) -> Reader {
+        let bytes = Bucket::new(bytes_per_s, Instant::now());
+        Reader { bytes, pause: None, waiting: first.into(), message_bytes_max, fragments: None }
     }
 
-    /// Reads the next message. Not cancel-safe, which is why it takes the reader along: whoever drops
-    /// the future ends the connection.
-    pub async fn next(mut self) -> (Self, Incoming) {
+    /// The next message that comes over the stream. After a close, an end or a fault there is none.
+    pub fn poll_next(&mut self, stream: &mut (impl AsyncRead + Unpin), context: &mut Context<'_>) -> Poll<Incoming> {
         loop {
-            if std::future::poll_fn(|context| self.tap.poll_wait(context)).await.is_err() {
-                return (self, Incoming::End);
-            }
-            let frame = self.read_frame().await;
-            let incoming = match frame {
-                Ok(frame) => self.take(frame),
-                Err(error) => Some(self.fault(&error)),
+            let incoming = match self.frame() {
+                Ok(Some(frame)) => self.take(frame),
+                Ok(None) => match ready!(self.poll_fill(stream, context)) {
+                    Ok(()) => None,
+                    Err(_) => Some(Incoming::End),
+                },
+                Err(fault) => Some(Incoming::Fault(fault)),
             };
             if let Some(incoming) = incoming {
-                return (self, incoming);
+                return Poll::Ready(incoming);
             }
         }
     }
 
-    async fn read_frame(&mut self) -> Result<(bool, OpCode, Bytes), WebSocketError> {
-        let (mut reader, _): (WebSocketRead<_>, _) =
-            after_handshake_split(&mut self.tap, tokio::io::sink(), Role::Server);
-        reader.set_auto_close(false);
-        reader.set_auto_pong(false);
-        // Its limit is exclusive, and the tap has checked already.
-        reader.set_max_message_size(self.message_bytes_max + 1);
-        let frame = reader.read_frame(&mut |_: Frame<'_>| async { Ok::<(), io::Error>(()) }).await?;
-        let payload = match frame.payload {
-            fastwebsockets::Payload::Bytes(bytes) => bytes.freeze(),
-            other => Bytes::copy_from_slice(&other),
-        };
-        Ok((frame.fin, frame.opcode, payload))
+    /// Takes and forgets what still comes, until the client is through.
+    pub async fn discard(&mut self, stream: &mut (impl AsyncRead + Unpin)) {
+        self.bytes = Bucket::new(u32::MAX, Instant::now());
+        self.pause = None;
+        self.waiting = BytesMut::new();
+        while std::future::poll_fn(|context| self.poll_fill(stream, context)).await.is_ok() {
+            self.waiting.clear();
+        }
     }
 
-    fn take(&mut self, (fin, opcode, payload): (bool, OpCode, Bytes)) -> Option<Incoming> {
+    /// Waits for bytes. Ready with an error at the end of the stream.
+    fn poll_fill(&mut self, stream: &mut (impl AsyncRead + Unpin), context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
+        let mut chunk = [std::mem::MaybeUninit::uninit(); CHUNK_BYTES];
+        let mut chunk = ReadBuf::uninit(&mut chunk);
+        ready!(Pin::new(stream).poll_read(context, &mut chunk))?;
+        if chunk.filled().is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.waiting.extend_from_slice(chunk.filled());
+        let wait = self.bytes.owe(chunk.filled().len(), Instant::now());
+        if !wait.is_zero() {
+            metrics::reads_paused();
+            self.pause = Some(Box::pin(tokio::time::sleep(wait)));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The first of the frames that are there, where it is whole.
+    fn frame(&mut self) -> Result<Option<Frame>, Fault> {
+        let Some(header) = Header::of(&self.waiting) else { return Ok(None) };
+        header.check(self.message_bytes_max)?;
+        let Some((mask, payload_bytes)) = header.mask.zip(usize::try_from(header.payload_bytes).ok()) else {
+            return Ok(None);
+        };
+        if self.waiting.len() < header.bytes + payload_bytes {
+            return Ok(None);
+        }
+        self.waiting.advance(header.bytes);
+        let mut payload = self.waiting.split_to(payload_bytes);
+        if self.waiting.is_empty() {
+            // What is left of it would keep the memory of all that came.
+            self.waiting = BytesMut::new();
+        }
+        unmask(&mut payload, mask);
+        Ok(Some(Frame { is_final: header.is_final, opcode: header.opcode()?, payload: payload.freeze() }))
+    }
+
+    /// The message that a frame is, or ends.
+    fn take(&mut self, Frame { is_final, opcode, payload }: Frame) -> Option<Incoming> {
         let kind = match opcode {
             OpCode::Ping => return Some(Incoming::Ping(payload)),
             OpCode::Pong => return Some(Incoming::Pong(payload)),
@@ -131,52 +170,30 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             OpCode::Continuation => None,
         };
         match (kind, self.fragments.take()) {
-            // fastwebsockets has seen to it that an unfragmented text is UTF-8.
-            (Some(kind), None) if fin => Some(Incoming::Data(kind, payload)),
+            (Some(kind), None) if is_final => Some(whole(kind, payload)),
             (Some(kind), None) => {
-                self.fragments = Some((kind, BytesMut::from(&payload[..])));
+                self.fragments = Some(Box::new((kind, BytesMut::from(&payload[..]))));
                 None
             }
-            (None, Some((kind, mut message))) => {
+            (None, Some(mut fragments)) => {
+                let (kind, message) = &mut *fragments;
                 if message.len() + payload.len() > self.message_bytes_max {
                     return Some(Incoming::Fault(Fault::TooBig));
                 }
                 message.extend_from_slice(&payload);
-                if fin {
-                    return Some(joined(kind, message.freeze()));
+                if is_final {
+                    return Some(whole(*kind, std::mem::take(message).freeze()));
                 }
-                self.fragments = Some((kind, message));
+                self.fragments = Some(fragments);
                 None
             }
             _ => Some(Incoming::Fault(Fault::Framing("a fragment is out of place"))),
         }
     }
-
-    fn fault(&mut self, error: &WebSocketError) -> Incoming {
-        if let Some(fault) = self.tap.fault.take() {
-            return Incoming::Fault(fault);
-        }
-        match error {
-            WebSocketError::IoError(_) | WebSocketError::UnexpectedEOF | WebSocketError::ConnectionClosed => {
-                Incoming::End
-            }
-            WebSocketError::FrameTooLarge => Incoming::Fault(Fault::TooBig),
-            WebSocketError::InvalidUTF8 => Incoming::Fault(Fault::Utf8),
-            _ => Incoming::Fault(Fault::Framing("a frame breaks RFC 6455")),
-        }
-    }
-
-    /// Takes and forgets what still comes, until the client is through.
-    pub async fn discard(mut self) {
-        self.tap.bytes = Bucket::new(u32::MAX, Instant::now());
-        self.tap.pause = None;
-        while std::future::poll_fn(|context| self.tap.poll_wait(context)).await.is_ok() {
-            self.tap.waiting.clear();
-        }
-    }
 }
 
-fn joined(kind: FrameKind, message: Bytes) -> Incoming {
+/// A data message.
+fn whole(kind: FrameKind, message: Bytes) -> Incoming {
     if kind == FrameKind::Text && std::str::from_utf8(&message).is_err() {
         return Incoming::Fault(Fault::Utf8);
     }
@@ -202,148 +219,68 @@ fn closed(payload: &[u8]) -> Incoming {
     }
 }
 
-/// Stands between the socket and fastwebsockets, and lets through one frame at a time.
-struct Tap<R> {
-    inner: R,
-    /// What may be taken from the socket.
-    bytes: Bucket,
-    /// Where more was taken than may be.
-    pause: Option<Pin<Box<Sleep>>>,
-    /// Came from the socket and was not handed on.
-    waiting: BytesMut,
-    header: Header,
-    /// Bytes of the present frame's payload that were not handed on.
-    payload_left: u64,
-    frame_bytes_max: usize,
-    fault: Option<Fault>,
-}
-
-/// The header of a frame (RFC 6455 §5.2) as far as it was handed on.
-#[derive(Default)]
+/// The header of a frame (RFC 6455 §5.2), as far as it is there.
 struct Header {
-    bytes: [u8; 14],
-    len: usize,
+    /// How long it is.
+    bytes: usize,
+    is_final: bool,
+    has_reserved: bool,
+    opcode: u8,
+    is_masked: bool,
+    payload_bytes: u64,
+    /// None where it is not all there, or there is none.
+    mask: Option<[u8; 4]>,
 }
 
 impl Header {
-    /// How long the whole header is, as far as its bytes tell.
-    fn size(&self) -> usize {
-        let [_, second, ..] = self.bytes;
-        if self.len < 2 {
-            return 2;
-        }
-        let extended = match second & 0x7f {
-            126 => 2,
-            127 => 8,
-            _ => 0,
+    /// The header at the beginning of these bytes; None where there is not enough to tell how large the frame is.
+    fn of(bytes: &[u8]) -> Option<Header> {
+        let ([first, second], rest) = bytes.split_first_chunk::<2>()?;
+        let is_masked = second & 0x80 != 0;
+        let (extended_bytes, payload_bytes) = match second & 0x7f {
+            // A frame that is not masked is refused whatever its size.
+            _ if !is_masked => (0, 0),
+            126 => (2, u64::from(u16::from_be_bytes(*rest.first_chunk()?))),
+            127 => (8, u64::from_be_bytes(*rest.first_chunk()?)),
+            short => (0, u64::from(short)),
         };
-        let mask = if second & 0x80 != 0 { 4 } else { 0 };
-        2 + extended + mask
+        let mask = rest.get(extended_bytes..).and_then(|rest| rest.first_chunk().copied());
+        Some(Header {
+            bytes: 2 + extended_bytes + 4,
+            is_final: first & 0x80 != 0,
+            has_reserved: first & 0x70 != 0,
+            opcode: first & 0x0f,
+            is_masked,
+            payload_bytes,
+            mask,
+        })
     }
 
     fn is_control(&self) -> bool {
-        let [first, ..] = self.bytes;
-        first & 0x08 != 0
+        self.opcode & 0x08 != 0
     }
 
-    fn is_masked(&self) -> bool {
-        let [_, second, ..] = self.bytes;
-        second & 0x80 != 0
+    fn opcode(&self) -> Result<OpCode, Fault> {
+        OpCode::try_from(self.opcode).map_err(|_| Fault::Framing("a frame has an opcode that there is not"))
     }
 
-    fn payload_bytes(&self) -> u64 {
-        let [_, second, a, b, c, d, e, f, g, h, ..] = self.bytes;
-        match second & 0x7f {
-            126 => u64::from(u16::from_be_bytes([a, b])),
-            127 => u64::from_be_bytes([a, b, c, d, e, f, g, h]),
-            short => u64::from(short),
+    fn check(&self, payload_bytes_max: usize) -> Result<(), Fault> {
+        if !self.is_masked {
+            return Err(Fault::Framing("a frame is not masked"));
         }
-    }
-}
-
-impl<R: AsyncRead + Unpin> Tap<R> {
-    /// Waits for bytes, holding no buffer meanwhile. Ready with an error at the end of the stream.
-    fn poll_wait(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.waiting.is_empty() {
-            return Poll::Ready(Ok(()));
+        if self.is_control() && self.payload_bytes > CONTROL_BYTES_MAX {
+            return Err(Fault::Framing("a control frame is too large"));
         }
-        if let Some(pause) = &mut self.pause {
-            std::task::ready!(pause.as_mut().poll(context));
-            self.pause = None;
+        if self.is_control() && !self.is_final {
+            return Err(Fault::Framing("a control frame is fragmented"));
         }
-        let mut chunk = [std::mem::MaybeUninit::uninit(); CHUNK_BYTES];
-        let mut chunk = ReadBuf::uninit(&mut chunk);
-        std::task::ready!(Pin::new(&mut self.inner).poll_read(context, &mut chunk))?;
-        if chunk.filled().is_empty() {
-            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        if self.has_reserved {
+            return Err(Fault::Framing("a frame has reserved bits set"));
         }
-        self.waiting = BytesMut::from(chunk.filled());
-        let wait = self.bytes.owe(self.waiting.len(), Instant::now());
-        if !wait.is_zero() {
-            metrics::reads_paused();
-            self.pause = Some(Box::pin(tokio::time::sleep(wait)));
+        self.opcode()?;
+        if self.payload_bytes > payload_bytes_max as u64 {
+            return Err(Fault::TooBig);
         }
-        Poll::Ready(Ok(()))
-    }
-
-    /// How many of the waiting bytes belong to the present frame.
-    fn allowance(&mut self) -> io::Result<usize> {
-        if self.payload_left > 0 {
-            return Ok(self.waiting.len().min(usize::try_from(self.payload_left).unwrap_or(usize::MAX)));
-        }
-        let mut taken = 0;
-        while self.header.len < self.header.size() {
-            let (Some(byte), Some(place)) = (self.waiting.get(taken), self.header.bytes.get_mut(self.header.len))
-            else {
-                break;
-            };
-            *place = *byte;
-            self.header.len += 1;
-            taken += 1;
-        }
-        if self.header.len == self.header.size() {
-            self.check_header()?;
-            self.payload_left = self.header.payload_bytes();
-            self.header = Header::default();
-        }
-        Ok(taken)
-    }
-
-    fn check_header(&mut self) -> io::Result<()> {
-        let fault = if !self.header.is_masked() {
-            Fault::Framing("a frame is not masked")
-        } else if self.header.is_control() && self.header.payload_bytes() > CONTROL_BYTES_MAX {
-            Fault::Framing("a control frame is too large")
-        } else if self.header.payload_bytes() > self.frame_bytes_max as u64 {
-            Fault::TooBig
-        } else {
-            return Ok(());
-        };
-        self.fault = Some(fault);
-        Err(io::ErrorKind::InvalidData.into())
-    }
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Tap<R> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(self.poll_wait(context))?;
-        let is_payload = self.payload_left > 0;
-        let count = if is_payload { self.allowance()?.min(out.remaining()) } else { self.allowance()? };
-        if count > out.remaining() {
-            // fastwebsockets makes room for a whole header before it reads one.
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-        }
-        let Some(bytes) = self.waiting.get(..count) else {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-        };
-        out.put_slice(bytes);
-        self.waiting.advance(count);
-        if is_payload {
-            self.payload_left -= count as u64;
-        }
-        if self.waiting.is_empty() {
-            self.waiting = BytesMut::new();
-        }
-        Poll::Ready(Ok(()))
+        Ok(())
     }
 }

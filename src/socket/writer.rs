@@ -105,18 +105,6 @@ impl Outgoing {
         self.blocked_since
     }
 
-    /// Writes what the client takes now. Whether that is everything.
-    ///
-    /// # Errors
-    /// The connection failed.
-    pub async fn flush_now(&mut self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<bool> {
-        std::future::poll_fn(|context| match self.poll_flush(stream, context) {
-            Poll::Ready(written) => Poll::Ready(written.map(|()| true)),
-            Poll::Pending => Poll::Ready(Ok(false)),
-        })
-        .await
-    }
-
     /// Writes everything. Cancel-safe: what was written is off the list.
     ///
     /// # Errors
@@ -125,20 +113,14 @@ impl Outgoing {
         std::future::poll_fn(|context| self.poll_flush(stream, context)).await
     }
 
-    fn poll_flush(
+    /// As [`Outgoing::flush`], as far as the client takes it.
+    pub fn poll_flush(
         &mut self,
         stream: &mut (impl AsyncWrite + Unpin),
         context: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while !self.frames.is_empty() {
-            // The slices live on the stack of a poll, so that a connection does not carry them around.
-            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            for (slice, frame) in slices.iter_mut().zip(&self.frames) {
-                *slice = IoSlice::new(frame);
-            }
-            let count = self.frames.len().min(SLICES_MAX);
-            let write = Pin::new(&mut *stream).poll_write_vectored(context, slices.get(..count).unwrap_or_default());
-            let Poll::Ready(written) = write? else {
+            let Poll::Ready(written) = self.poll_write(stream, context)? else {
                 self.blocked_since.get_or_insert_with(Instant::now);
                 return Poll::Pending;
             };
@@ -160,6 +142,25 @@ impl Outgoing {
             self.frames = VecDeque::new();
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(
+        &mut self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(stream);
+        if let (1, Some(frame)) = (self.frames.len(), self.frames.front()) {
+            // Mostly there is one, and a write of one buffer costs the kernel less.
+            return stream.poll_write(context, frame);
+        }
+        // The slices live on the stack of a poll, so that a connection does not carry them around.
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        for (slice, frame) in slices.iter_mut().zip(&self.frames) {
+            *slice = IoSlice::new(frame);
+        }
+        let count = self.frames.len().min(SLICES_MAX);
+        stream.poll_write_vectored(context, slices.get(..count).unwrap_or_default())
     }
 
     fn advance(&mut self, mut written: usize) {
@@ -188,6 +189,10 @@ mod tests {
 
     use super::*;
 
+    fn flushed(outgoing: &mut Outgoing, stream: &mut (impl AsyncWrite + Unpin)) -> Poll<()> {
+        outgoing.poll_flush(stream, &mut Context::from_waker(std::task::Waker::noop())).map(Result::unwrap)
+    }
+
     /// A stream that encrypts may take bytes and still hold them when the network takes no more. Without the
     /// flush they were off the list, and went out with whatever was written next, minutes later.
     #[tokio::test]
@@ -196,7 +201,7 @@ mod tests {
         let mut stream = BufWriter::new(near);
         let mut outgoing = Outgoing::default();
         outgoing.push(Bytes::from_static(b"hello"));
-        assert!(outgoing.flush_now(&mut stream).await.unwrap() && outgoing.is_empty());
+        assert!(flushed(&mut outgoing, &mut stream).is_ready() && outgoing.is_empty());
         let mut read = [0; 5];
         far.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"hello");
@@ -208,7 +213,7 @@ mod tests {
         let mut stream = BufWriter::new(near);
         let mut outgoing = Outgoing::default();
         outgoing.push(Bytes::from_static(b"hello"));
-        assert!(!outgoing.flush_now(&mut stream).await.unwrap());
+        assert!(flushed(&mut outgoing, &mut stream).is_pending());
         assert!(!outgoing.is_empty() && outgoing.blocked_since().is_some());
         let mut read = [0; 4];
         far.read_exact(&mut read).await.unwrap();

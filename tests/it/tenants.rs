@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::harness::token::{with_token, world_with};
-use crate::harness::{Api, Device, Encoding, Event, Login, World, unique};
+use crate::harness::{Api, Device, Encoding, Event, Login, SOON, World, eventually_get, unique};
 
 /// A shop with everything that another could want.
 struct Victim {
@@ -94,7 +94,11 @@ async fn no_op_of_a_device_reaches_another_shop() {
     let (world, _dir) = world_with(&[("EVENTS", "true")]).await;
     let mut victim = Victim::open(&world).await;
     let api = world.api(0);
-    let before = victim.state(&api).await;
+    let before = eventually_get(SOON, "the receipt is written down", async || {
+        let state = victim.state(&api).await;
+        state.iter().any(|text| text.contains(r#""delivered":{"till":true}"#)).then_some(state)
+    })
+    .await;
     // The same names as there, on either node.
     for (n, encoding) in [Encoding::Json, Encoding::MsgPack].into_iter().enumerate() {
         let login = with_token(Login::main(&unique("mine"), "till"), json!({})).encoding(encoding);

@@ -3,9 +3,13 @@
 use serde_json::{Value, json};
 
 use super::on_one_and_two_nodes;
-use crate::harness::{Id, Login, SOON, World, eventually, id_of, unique};
+use crate::harness::{Device, Encoding, Id, Login, SOON, World, eventually, id_of, unique};
 
-on_one_and_two_nodes!(a_receipt_comes_for_each_device_that_proves_it, a_key_is_the_shops_and_not_the_senders);
+on_one_and_two_nodes!(
+    a_receipt_comes_for_each_device_that_proves_it,
+    a_key_is_the_shops_and_not_the_senders,
+    what_is_sent_before_the_welcome_is_dealt_with_in_order,
+);
 
 async fn a_receipt_comes_for_each_device_that_proves_it(world: &mut World) {
     let shop = unique("shop");
@@ -50,6 +54,27 @@ async fn a_key_is_the_shops_and_not_the_senders(world: &mut World) {
     assert_eq!(main.expect("signal").await["type"], "s");
     assert_eq!(main.expect("signal").await["type"], "s");
     main.expect_nothing().await;
+}
+
+/// A client may send without waiting, its login included: each frame has its turn once the one before it is
+/// answered. A node that took two of them in at once forgot the first.
+async fn what_is_sent_before_the_welcome_is_dealt_with_in_order(world: &mut World) {
+    const SENT: usize = 20;
+    let shop = unique("shop");
+    let mut main = Login::main(&shop, "till").on(&world.url(0)).await;
+    let mut hand = Device::connect(&world.url(1), Encoding::Json).await;
+    hand.send(Login::sub(&shop, "hand").op()).await;
+    for n in 0..SENT {
+        hand.send(json!({"op": "notify", "type": "add", "ref": n})).await;
+    }
+    hand.expect("welcome").await;
+    let mut stored = Vec::new();
+    for n in 0..SENT {
+        let accepted = hand.expect("accepted").await;
+        assert_eq!(accepted["ref"], n);
+        stored.push(id_of(&accepted, "id"));
+    }
+    assert_eq!(main.take(SENT).await, stored);
 }
 
 #[tokio::test]
