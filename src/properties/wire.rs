@@ -11,7 +11,7 @@ use crate::message::{Audience, Content, Entry, Message, Origin, Role, Signal};
 use crate::protocol::legacy::{self, AdminOp, Frame};
 use crate::protocol::{
     ClientOp, Encoding, FrameKind, Notify, Opening, Refused, ServerOp, body, decode, encode, message_frame, open,
-    signal_frame,
+    plain_ack, signal_frame,
 };
 use crate::store::record;
 
@@ -35,13 +35,18 @@ fn native(encoding: Encoding, frame: &[u8]) {
     let pong = encode(encoding, &ServerOp::Pong { reference: opening.reference.clone() }).unwrap();
     let mirrored = open(encoding, FrameKind::of(encoding), &pong).unwrap();
     assert_eq!(mirrored.reference, opening.reference, "a ref comes back as it was");
+    let plain_ack = plain_ack(encoding, FrameKind::of(encoding), frame);
     let op = match decode(encoding, opening, frame) {
         Ok(frame) => frame.op,
         Err(refused) => {
+            assert_eq!(plain_ack, None, "{refused:?}");
             assert!(!refused.malformed, "a frame with an opening is not malformed: {refused:?}");
             return answerable(encoding, &refused, frame);
         }
     };
+    if let Some(id) = plain_ack {
+        assert!(matches!(op, ClientOp::Ack(acked) if acked == id), "{op:?}");
+    }
     match op {
         ClientOp::Notify(notify) => carried(&message(*notify)),
         ClientOp::Attrs(Some(AttrsChange::Set(attrs) | AttrsChange::Patch(attrs))) => is_json(attrs.as_str(), "{"),

@@ -13,7 +13,7 @@ mod server;
 mod value;
 
 pub use client::{
-    AckMode, CallMethod, ClientFrame, ClientOp, Deal, List, ListStatus, Login, Token, decode, list_limit,
+    AckMode, CallMethod, ClientFrame, ClientOp, Deal, List, ListStatus, Login, Token, decode, list_limit, plain_ack,
 };
 pub use code::{Close, CloseCode, ErrorCode};
 pub use notify::Notify;

@@ -17,6 +17,12 @@ impl Session {
         if self.is_legacy() {
             return self.on_legacy_frame(kind, frame, now, now_ms, out);
         }
+        if let Some(id) = protocol::plain_ack(self.encoding, kind, frame)
+            && self.logged_in().is_some_and(|login| login.grant.refusal("ack").is_none())
+        {
+            self.faults.well_formed();
+            return self.acknowledge(id, out);
+        }
         let opening = protocol::open(self.encoding, kind, frame);
         // Acknowledgements are the answer to what the relay sends, so they are not the client's doing.
         let is_ack = opening.as_ref().is_ok_and(|opening| opening.op == "ack");
