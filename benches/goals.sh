@@ -94,18 +94,19 @@ row() {
   fi
   [ -n "${JSON:-}" ] || echo "== $name"
   taskset -c "$load_core" "$load" bench "$@" --url "$url" "${pids[@]}" --encoding "$encoding" --rounds "$rounds" \
-    --seconds "$seconds" --shops "$shops" --sessions "$sessions" ${JSON:+--json} || echo "$name: exit status $?" >&2
+    --seconds "$seconds" --sessions "$sessions" ${JSON:+--json} || echo "$name: exit status $?" >&2
   [ -n "${JSON:-}" ] || echo
   stop
 }
 
 wanted=("$@")
-row saturate saturate --floor --in-flight 128
-row rate-1000 rate --floor --rate 1000
-row rate-10000 rate --floor --rate 10000
-row one-main one-main --floor --rate 10000
+row saturate saturate --floor --in-flight 128 --shops "$shops"
+row rate-1000 rate --floor --rate 1000 --shops "$shops"
+row rate-10000 rate --floor --rate 10000 --shops "$shops"
+row one-main one-main --floor --rate 10000 --shops "$shops"
 row broadcast broadcast --floor --rate 1
-row idle idle
-row logins logins
-row mixed mixed
-row embedded embedded
+row idle idle --shops "$shops"
+row logins logins --shops "$shops"
+# A process has 20,000 files here: 15,000 sessions, and 900 shops of five.
+row mixed mixed --shops "$((shops * 9 / 10))"
+row embedded embedded --shops "$shops"

@@ -215,6 +215,7 @@ impl Worker {
     /// A device is logged in.
     pub(super) fn on_open(&mut self, token: usize, conn: &Conn) {
         self.opening = self.opening.saturating_sub(1);
+        self.opened_ns = now_ns();
         match conn.who {
             Who::Receiver { .. } => {}
             Who::Publisher { shop } => {

@@ -63,6 +63,8 @@ struct Worker {
     tls: Option<Tls>,
     to_open: VecDeque<Who>,
     opening: usize,
+    /// When a connection began or was there last, while any is on its way.
+    opened_ns: u64,
     /// Whether the parent waits to hear that everything is open.
     is_asked: bool,
     running: Option<Running>,
@@ -116,6 +118,7 @@ impl Worker {
             tls,
             to_open: VecDeque::new(),
             opening: 0,
+            opened_ns: 0,
             is_asked: false,
             running: None,
             closed: BTreeMap::new(),
@@ -141,6 +144,7 @@ impl Worker {
             let now = now_ns();
             if now >= next_tick_ns {
                 self.on_tick(now);
+                self.check_opening(now)?;
                 next_tick_ns = now + TICK_NS;
             }
             self.advance(now)?;

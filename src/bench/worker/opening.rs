@@ -8,6 +8,8 @@ use crate::bench::plan::Word;
 
 /// Connections that are made at once.
 const OPENING_AT_ONCE: usize = 128;
+/// How long to wait for any of them.
+const OPENING_MAX_NS: u64 = 30_000_000_000;
 
 impl Worker {
     /// Begins as many connections as may be under way, and says so when all are there.
@@ -55,7 +57,21 @@ impl Worker {
             *place = Some(conn);
         }
         self.opening += 1;
+        self.opened_ns = now_ns();
         Ok(())
+    }
+
+    /// Gives up where no connection has come about for long: there would be nothing to measure.
+    pub(super) fn check_opening(&self, now_ns: u64) -> Result<(), Failure> {
+        if self.opening == 0 || now_ns.saturating_sub(self.opened_ns) < OPENING_MAX_NS {
+            return Ok(());
+        }
+        let missing = self.opening + self.to_open.len();
+        let there = self.sockets() - self.opening;
+        Err(format!(
+            "{there} connections are there, and for half a minute none of the other {missing} could log in; does the \
+             relay have enough file descriptors (`ulimit -n`), and room for so many (limits.*)?"
+        ))
     }
 
     pub(super) fn log_a_new_device_in(&mut self) -> Result<(), Failure> {
