@@ -6,6 +6,9 @@
 //! company: a call that is alone at the end of the turn goes as it is. In a cluster only calls of one slot go
 //! together. Never knows what a script does, and never sends anything twice. Called by [`super::script`].
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
@@ -16,7 +19,7 @@ use tokio::task::{JoinHandle, JoinSet, yield_now};
 use crate::store::redis::reply;
 use crate::store::redis::script::{ScriptText, Texts, ensure_up};
 
-/// Calls that may wait for the end of a turn.
+/// Calls that may wait for the end of a turn; more wait to be among them.
 const WAITING_MAX: usize = 8192;
 /// Calls of one batch: what they share is shared by then, and others are not kept from Redis for long.
 const BATCH_MAX: usize = 32;
@@ -30,7 +33,7 @@ pub struct Call {
 
 /// A call that waits for its answer.
 struct Job {
-    texts: Texts,
+    texts: Arc<Texts>,
     slot: u16,
     call: Call,
     done: oneshot::Sender<Result<Value, Error>>,
@@ -61,14 +64,12 @@ impl Batches {
     ///
     /// # Errors
     /// As if it had been alone.
-    pub async fn run(&self, texts: &Texts, slot: u16, call: Call) -> Result<Value, Error> {
+    pub async fn run(&self, texts: &Arc<Texts>, slot: u16, call: Call) -> Result<Value, Error> {
         ensure_up(&self.client)?;
         let (done, answer) = oneshot::channel();
-        let job = Job { texts: texts.clone(), slot, call, done };
-        self.jobs
-            .try_send(job)
-            .map_err(|_| Error::new(ErrorKind::Backpressure, "too many calls wait to be sent to Redis"))?;
-        answer.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Canceled, "the store is closed")))
+        let closed = || Error::new(ErrorKind::Canceled, "the store is closed");
+        self.jobs.send(Job { texts: texts.clone(), slot, call, done }).await.map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
 }
 
@@ -96,20 +97,17 @@ impl Sender {
 
     /// Sends what was asked for in a turn, sorted into batches.
     fn send(&mut self, turn: &mut Vec<Job>) {
-        let mut open: Vec<Vec<Job>> = Vec::new();
+        let mut open: HashMap<(&'static str, u16), Vec<Job>> = HashMap::new();
         // Whoever gave up may have gone elsewhere.
         for job in turn.drain(..).filter(|job| !job.done.is_closed()) {
-            let fits = |batch: &&mut Vec<Job>| {
-                let first = batch.first().filter(|_| batch.len() < BATCH_MAX);
-                let fits = |first: &Job| first.texts.is(&job.texts) && (!self.is_cluster || first.slot == job.slot);
-                first.is_some_and(fits)
-            };
-            match open.iter_mut().find(fits) {
-                Some(batch) => batch.push(job),
-                None => open.push(vec![job]),
+            let slot = if self.is_cluster { job.slot } else { 0 };
+            let batch = open.entry((job.texts.name, slot)).or_default();
+            batch.push(job);
+            if batch.len() == BATCH_MAX {
+                self.under_way.spawn(run(self.client.clone(), std::mem::take(batch)));
             }
         }
-        for batch in open {
+        for batch in open.into_values().filter(|batch| !batch.is_empty()) {
             self.under_way.spawn(run(self.client.clone(), batch));
         }
     }

@@ -26,8 +26,7 @@ const BODY: &str = "-- BODY\n";
 
 /// A script, and whether calls of it go together.
 pub struct Script {
-    name: &'static str,
-    texts: Texts,
+    texts: Arc<Texts>,
     goes_together: bool,
 }
 
@@ -42,6 +41,7 @@ pub struct ScriptText {
 /// A script for one call, and for several.
 #[derive(Debug, Clone)]
 pub struct Texts {
+    pub name: &'static str,
     pub one: ScriptText,
     pub many: ScriptText,
 }
@@ -60,22 +60,17 @@ impl ScriptText {
 }
 
 impl Texts {
-    fn new(text: &str) -> Texts {
+    fn new(name: &'static str, text: &str) -> Texts {
         let (flags, body) = text.split_once('\n').unwrap_or((text, ""));
         let many = format!("{flags}\n{}", MANY.replacen(BODY, body, 1));
-        Texts { one: ScriptText::new(text.to_owned()), many: ScriptText::new(many) }
-    }
-
-    /// Whether these are of the same script.
-    pub fn is(&self, other: &Texts) -> bool {
-        self.one.digest == other.one.digest
+        Texts { name, one: ScriptText::new(text.to_owned()), many: ScriptText::new(many) }
     }
 }
 
 impl Script {
     /// The script of this name, and its text.
     pub fn new(name: &'static str, text: &'static str) -> Script {
-        Script { name, texts: Texts::new(text), goes_together: false }
+        Script { texts: Arc::new(Texts::new(name, text)), goes_together: false }
     }
 
     /// As [`Script::new`], for one that is called so often that calls had better go together.
@@ -91,7 +86,7 @@ impl Script {
         let slot = keys.first().map_or(0, |key| slot_of(key));
         let call = Call { keys: keys.into_iter().map(Value::from).collect(), args };
         let run = |shard| self.run_on(shard, way.line, slot, call.clone());
-        way.fleet.follow(self.name, slot, run).await.map(|value| Reply::new(self.name, value))
+        way.fleet.follow(self.texts.name, slot, run).await.map(|value| Reply::new(self.texts.name, value))
     }
 
     async fn run_on(&self, shard: Arc<Shard>, line: Line, slot: u16, call: Call) -> Result<Value, Error> {

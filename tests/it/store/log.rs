@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
-use shoprelay::ids::MessageId;
+use shoprelay::ids::{MessageId, ShopId};
 use shoprelay::message::{Audience, Entry, Origin, Role, Value};
 use shoprelay::store::{Dealt, FeedEvent, PageLimit, Publish, Published, SetStatus, StatusSet, Store};
 
@@ -17,6 +17,7 @@ conformance! {
     a_stored_message_is_read_back_as_it_was,
     what_a_legacy_device_gave_is_stored_and_told_with_its_message,
     a_retry_under_one_key_stores_one_message,
+    what_many_shops_publish_at_once_is_stored_in_each,
     a_message_for_nobody_registered_is_refused,
     a_back_ends_message_for_a_shop_that_nobody_registered_in_is_refused,
     a_full_log_refuses_messages_and_takes_them_again_after_a_trim,
@@ -25,6 +26,29 @@ conformance! {
     of_fifty_who_deal_at_once_one_wins,
     a_deal_is_told_through_the_log_and_shown_with_the_message,
     a_deal_with_an_expectation_holds_only_while_it_is_true,
+}
+
+/// What is asked for at once goes to Redis together; each shop is to have its own all the same, and each caller
+/// its own answer.
+async fn what_many_shops_publish_at_once_is_stored_in_each(bench: &mut Bench) {
+    let store = &*bench.store;
+    let shops: Vec<ShopId> = (0..100).map(|number| format!("shop-{number}").parse().unwrap()).collect();
+    let publish = async |n: usize| {
+        store.publish(&shops[n % 100], &with_key(message(Audience::All), &format!("key-{}", n / 100))).await.unwrap()
+    };
+    let first = join_all((0..400).map(&publish)).await;
+    let again = join_all((0..400).map(&publish)).await;
+    let mut stored: Vec<Vec<MessageId>> = vec![Vec::new(); 100];
+    for (n, (first, again)) in first.into_iter().zip(again).enumerate() {
+        let Published::Stored(id) = first else { panic!("{n}: {first:?}") };
+        assert_eq!(again, Published::Duplicate(id), "{n}");
+        stored[n % 100].push(id);
+    }
+    for (shop, mut stored) in shops.iter().zip(stored) {
+        stored.sort();
+        let page = store.read(shop, MessageId::ZERO, PageLimit { entries: 10, bytes: 1 << 20 }).await.unwrap();
+        assert_eq!(ids(&page), stored, "{shop}");
+    }
 }
 
 fn deal(message: MessageId, by: &str, status: &str) -> SetStatus {
