@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{encoded, names, of_shop};
 use crate::delivery::on_one_and_two_nodes;
-use crate::harness::{Id, Login, World, unique};
+use crate::harness::{Id, Login, SOON, World, eventually, unique};
 
 on_one_and_two_nodes!(
     a_group_is_joined_left_and_dissolved,
@@ -146,6 +146,12 @@ async fn a_change_holds_for_a_device_that_is_away(world: &mut World) {
     let mut hand = login.on(&world.url(1)).await;
     assert_eq!(hand.take(2).await, [to_group, to_user]);
     hand.close().await;
+    // Until its acknowledgements are written down they may be sent again.
+    eventually(SOON, "both are proven", async || {
+        let listed = world.api(0).get(&of_shop(&shop, "/messages")).await;
+        listed.text.matches(r#""hand":true"#).count() == 2
+    })
+    .await;
     sent(json!({"group": "bar"})).await;
     delete(world, 1, &of_shop(&shop, "/groups/bar")).await;
     let to_user = sent(json!({"user": "ann"})).await;
