@@ -1,9 +1,9 @@
 //! The engine on Redis, for any number of nodes.
 //!
 //! Owns the mapping of the store's operations to scripts and commands. What must be atomic is a
-//! script of `lua/`; see [`scripts`]. Every command has a deadline and is sent once. Never decides
-//! about delivery, and never spells a key; that is [`keys`]. Called through
-//! [`Store`](crate::store::Store); built by `node`.
+//! script of `lua/`; see [`scripts`], and [`batches`] for how calls go together. Every command has a
+//! deadline and is sent once. Never decides about delivery, and never spells a key; that is [`keys`].
+//! Called through [`Store`](crate::store::Store); built by `node`.
 //!
 //! Redis may be one server, one that sentinels watch over, or a cluster. [`fleet`] knows which server has a
 //! key and [`survey`] keeps that true; everyone else only ever names the key.
