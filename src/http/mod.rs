@@ -27,12 +27,14 @@ use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::relay::Relay;
+use crate::socket::Link;
 
 pub use peer::{Door, Peer};
 pub use probes::{Probes, serve_probe};
@@ -104,16 +106,10 @@ pub fn serve_device(
     mut stream: TcpStream,
     from: SocketAddr,
 ) -> impl Future<Output = ()> + Send + 'static {
-    // Boxed, so that what comes before the WebSocket is gone once it is there.
-    let coming = Box::pin(async move {
+    serve_link(async move {
         let peer = door.meet(&relay, &mut stream, from).await?;
         handshake::shake_hands(relay, stream, peer).await
-    });
-    async move {
-        if let Some(link) = coming.await {
-            link.serve().await;
-        }
-    }
+    })
 }
 
 /// As [`serve_device`], by TLS.
@@ -124,10 +120,21 @@ pub fn serve_tls_device(
     mut stream: TcpStream,
     from: SocketAddr,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let coming = Box::pin(async move {
+    serve_link(async move {
         let peer = door.meet(&relay, &mut stream, from).await?;
         tls.shake_hands(relay, stream, peer).await
-    });
+    })
+}
+
+/// Serves what `coming` leads to, if it leads to a WebSocket.
+fn serve_link<S>(
+    coming: impl Future<Output = Option<Box<Link<S>>>> + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Boxed, so that what comes before the WebSocket is gone once it is there.
+    let coming = Box::pin(coming);
     async move {
         if let Some(link) = coming.await {
             link.serve().await;
