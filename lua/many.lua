@@ -3,31 +3,32 @@
 -- its flags hold. Each call is as atomic as it is alone, and one that fails leaves the others as they are.
 -- KEYS[..]  the keys of each call, in order; in a cluster all of one slot
 -- ARGV[1]   calls
--- ARGV[..]  keys, args    pairs, one for each call: how many of either it has
+-- ARGV[..]  keys, args    pairs, one for each call: how many of either it has, at most 1000
 -- ARGV[..]  the arguments of each call, in order
--- RETURN    pairs, one for each call, in order: 1 and its answer, or 0 and its error
+-- RETURN    for each call, in order: how many items its answer has, and those; or -1 and its error. In one
+--           list, since Redis looks at a list within a list for seven names that it may be an answer by
 -- REPEAT    as the script
 -- COST      that of the calls, and O(N) for N keys and arguments
 local function one(KEYS, ARGV)
 -- BODY
 end
 
-local calls, answers = tonumber(ARGV[1]), {}
+local calls = tonumber(ARGV[1])
 local key, arg = 0, 1 + 2 * calls
+local answers, at = {}, 0
 for call = 1, calls do
-  local keys, args = {}, {}
-  for i = 1, tonumber(ARGV[2 * call]) do
-    key = key + 1
-    keys[i] = KEYS[key]
+  local last_key, last_arg = key + ARGV[2 * call], arg + ARGV[2 * call + 1]
+  local is_done, answer = pcall(one, {unpack(KEYS, key + 1, last_key)}, {unpack(ARGV, arg + 1, last_arg)})
+  key, arg = last_key, last_arg
+  if type(answer) ~= 'table' then answer = {answer} end
+  if is_done and not answer.err then
+    local items = #answer
+    answers[at + 1] = items
+    for item = 1, items do answers[at + 1 + item] = answer[item] end
+    at = at + 1 + items
+  else
+    answers[at + 1], answers[at + 2] = -1, tostring(answer.err or answer[1])
+    at = at + 2
   end
-  for i = 1, tonumber(ARGV[2 * call + 1]) do
-    arg = arg + 1
-    args[i] = ARGV[arg]
-  end
-  local is_done, answer = pcall(one, keys, args)
-  local failure = not is_done and answer
-  if type(answer) == 'table' and answer.err then failure = answer.err end
-  answers[2 * call - 1] = failure and 0 or 1
-  answers[2 * call] = failure and tostring(failure) or answer
 end
 return answers

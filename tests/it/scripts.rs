@@ -105,8 +105,16 @@ impl Shop {
         serde_json::from_str(&self.redis.cli(&["EVAL", unpack, "1", &self.key("devices"), device])).unwrap()
     }
 
-    fn mark(&self, args: &[&str]) -> Value {
-        self.run("mark_delivered", &["cursors", "expired"], args)
+    /// Marks, each of a device, the id through which, and the expired ids.
+    fn mark(&self, marks: &[(&str, &str, &str)]) -> Value {
+        let places: Vec<String> = (0..=marks.len()).map(|place| place.to_string()).collect();
+        let mut args = vec![places[marks.len()].as_str()];
+        args.extend(marks.iter().map(|mark| mark.0));
+        args.extend(marks.iter().map(|mark| mark.1));
+        for (place, mark) in places[1..].iter().zip(marks).filter(|(_, mark)| !mark.2.is_empty()) {
+            args.extend([place, mark.2]);
+        }
+        self.run("mark_delivered", &["cursors", "expired"], &args)
     }
 
     fn set_status(&self, message: &str, status: &str, expect: &str, by: &str) -> Value {
@@ -206,14 +214,17 @@ fn a_publish_is_refused_without_its_audience_or_with_a_full_log_and_then_leaves_
 fn a_mark_moves_forward_once_and_compares_ids_beyond_what_lua_counts_exactly() {
     let shop = Shop::fresh();
     shop.connect("d", "sub", "c", "");
-    assert_eq!(shop.mark(&["d", "9-0", "", "stranger", "9-0", ""]), json!(["0-0", null]));
-    assert_eq!(shop.mark(&["d", "9-0", ""]), json!([null]), "the repeat");
-    assert_eq!(shop.mark(&["d", "10-0", ""]), json!(["9-0"]), "10 is beyond 9");
-    assert_eq!(shop.mark(&["d", "9-5", ""]), json!([null]), "and does not go back");
-    assert_eq!(shop.mark(&["d", "18446744073709551614-18446744073709551614", ""]), json!(["10-0"]));
+    assert_eq!(shop.mark(&[("d", "9-0", ""), ("stranger", "9-0", "")]), json!(["0-0", null]));
+    let through = |id: &str| shop.mark(&[("d", id, "")])[0].clone();
+    assert_eq!(through("9-0"), json!(null), "the repeat");
+    assert_eq!(through("9-10"), json!("9-0"));
+    assert_eq!(through("10-9"), json!("9-10"), "10 is beyond 9");
+    assert_eq!(through("9-11"), json!(null), "and does not go back");
+    assert_eq!(through("10-10"), json!("10-9"));
+    assert_eq!(through("18446744073709551614-18446744073709551614"), json!("10-10"));
     let from = "18446744073709551614-18446744073709551614";
-    assert_eq!(shop.mark(&["d", "18446744073709551614-18446744073709551615", ""]), json!([from]));
-    assert_eq!(shop.mark(&["d", from, ""]), json!([null]));
+    assert_eq!(through("18446744073709551614-18446744073709551615"), json!(from));
+    assert_eq!(through(from), json!(null));
     assert_eq!(shop.cli("HEXISTS", "cursors", &["stranger"]), "0");
 }
 
@@ -222,10 +233,10 @@ fn marks_of_one_device_in_one_call_apply_in_order_and_expiries_count_once() {
     let shop = Shop::fresh();
     shop.connect("a", "sub", "c", "");
     shop.connect("b", "sub", "c2", "");
-    let twice = ["a", "5-0", "3-0,5-0,6-0", "a", "4-0", "4-0", "a", "7-0", "3-0,7-0"];
+    let twice = [("a", "5-0", "3-0,5-0,6-0"), ("a", "4-0", "4-0"), ("a", "7-0", "3-0,7-0")];
     assert_eq!(shop.mark(&twice), json!(["0-0", null, "5-0"]));
     assert_eq!(shop.mark(&twice), json!([null, null, null]));
-    shop.mark(&["b", "5-0", "5-0"]);
+    shop.mark(&[("b", "5-0", "5-0")]);
     assert_eq!(shop.cli("HGET", "expired", &["3-0"]), "a");
     assert_eq!(shop.cli("HGET", "expired", &["5-0"]), "a\nb");
     assert_eq!(shop.cli("HGET", "expired", &["7-0"]), "a");

@@ -16,6 +16,7 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet, yield_now};
 
+use crate::store::redis::call::Call;
 use crate::store::redis::reply;
 use crate::store::redis::script::{ScriptText, Texts, ensure_up};
 
@@ -23,19 +24,13 @@ use crate::store::redis::script::{ScriptText, Texts, ensure_up};
 const WAITING_MAX: usize = 8192;
 /// Calls of one batch: what they share is shared by then, and others are not kept from Redis for long.
 const BATCH_MAX: usize = 32;
-
-/// A call of a script.
-#[derive(Debug, Clone)]
-pub struct Call {
-    pub keys: Vec<Value>,
-    pub args: Vec<Value>,
-}
+/// Keys and arguments of a call that goes with others: Lua holds a few thousand values at once.
+const WORDS_MAX: usize = 1000;
 
 /// A call that waits for its answer.
 struct Job {
     texts: Arc<Texts>,
-    slot: u16,
-    call: Call,
+    call: Arc<Call>,
     done: oneshot::Sender<Result<Value, Error>>,
 }
 
@@ -64,11 +59,11 @@ impl Batches {
     ///
     /// # Errors
     /// As if it had been alone.
-    pub async fn run(&self, texts: &Arc<Texts>, slot: u16, call: Call) -> Result<Value, Error> {
+    pub async fn run(&self, texts: &Arc<Texts>, call: Arc<Call>) -> Result<Value, Error> {
         ensure_up(&self.client)?;
         let (done, answer) = oneshot::channel();
         let closed = || Error::new(ErrorKind::Canceled, "the store is closed");
-        self.jobs.send(Job { texts: texts.clone(), slot, call, done }).await.map_err(|_| closed())?;
+        self.jobs.send(Job { texts: texts.clone(), call, done }).await.map_err(|_| closed())?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 }
@@ -100,7 +95,11 @@ impl Sender {
         let mut open: HashMap<(&'static str, u16), Vec<Job>> = HashMap::new();
         // Whoever gave up may have gone elsewhere.
         for job in turn.drain(..).filter(|job| !job.done.is_closed()) {
-            let slot = if self.is_cluster { job.slot } else { 0 };
+            if job.call.len() > WORDS_MAX {
+                self.under_way.spawn(run(self.client.clone(), vec![job]));
+                continue;
+            }
+            let slot = if self.is_cluster { job.call.slot() } else { 0 };
             let batch = open.entry((job.texts.name, slot)).or_default();
             batch.push(job);
             if batch.len() == BATCH_MAX {
@@ -120,14 +119,14 @@ async fn run(client: Client, mut batch: Vec<Job>) {
     }
     if let Some(Job { texts, call, done, .. }) = batch.pop() {
         // Whoever asked may have stopped waiting.
-        let _ = done.send(run_script(&client, &texts.one, call).await);
+        let _ = done.send(run_script(&client, &texts.one, |script| call.words(script)).await);
     }
 }
 
-async fn run_together(client: Client, mut batch: Vec<Job>) {
+async fn run_together(client: Client, batch: Vec<Job>) {
     let Some(texts) = batch.first().map(|job| job.texts.clone()) else { return };
-    let together = join(batch.iter_mut().map(|job| &mut job.call));
-    let answers = run_script(&client, &texts.many, together).await.and_then(|answers| split(answers, batch.len()));
+    let answers = run_script(&client, &texts.many, |script| Call::words_of_many(script, &batch)).await;
+    let answers = answers.and_then(|answers| split(answers, batch.len()));
     match answers {
         Ok(answers) => {
             for (job, answer) in batch.into_iter().zip(answers) {
@@ -142,52 +141,41 @@ async fn run_together(client: Client, mut batch: Vec<Job>) {
     }
 }
 
-/// The one call of `lua/many.lua` that is all of these, which are empty then.
-fn join<'a>(calls: impl ExactSizeIterator<Item = &'a mut Call>) -> Call {
-    let mut together = Call { keys: Vec::new(), args: Vec::with_capacity(1 + 2 * calls.len()) };
-    let mut args = Vec::new();
-    together.args.push(number(calls.len()));
-    for call in calls {
-        together.args.extend([number(call.keys.len()), number(call.args.len())]);
-        together.keys.append(&mut call.keys);
-        args.append(&mut call.args);
+impl AsRef<Call> for Job {
+    fn as_ref(&self) -> &Call {
+        &self.call
     }
-    together.args.append(&mut args);
-    together
 }
 
 /// The answers to so many calls.
 fn split(answers: Value, calls: usize) -> Result<Vec<Result<Value, Error>>, Error> {
-    let answers = answers.into_array();
-    if answers.len() != 2 * calls {
-        return Err(Error::new(ErrorKind::Protocol, "calls that went together were answered in part"));
-    }
-    let mut answers = answers.into_iter();
+    let mut items = answers.into_array().into_iter();
     let mut answer = || {
-        let (is_done, answer) = (answers.next()?.as_u64() == Some(1), answers.next()?);
-        let failure = || Error::new(ErrorKind::Unknown, reply::text(&answer).unwrap_or_default().to_owned());
-        Some(if is_done { Ok(answer) } else { Err(failure()) })
+        let count = items.next()?.as_i64()?;
+        let Ok(count) = usize::try_from(count) else {
+            let failure = items.next()?;
+            return Some(Err(Error::new(ErrorKind::Unknown, reply::text(&failure).unwrap_or_default().to_owned())));
+        };
+        let answer: Vec<Value> = items.by_ref().take(count).collect();
+        (answer.len() == count).then_some(Ok(Value::Array(answer)))
     };
-    Ok(std::iter::from_fn(&mut answer).collect())
+    let answers: Option<Vec<Result<Value, Error>>> = (0..calls).map(|_| answer()).collect();
+    let in_part = || Error::new(ErrorKind::Protocol, "calls that went together were answered in part");
+    answers.filter(|_| items.next().is_none()).ok_or_else(in_part)
 }
 
-/// Runs a script, and makes it known where Redis has forgotten it.
+/// Runs a script, and makes it known where Redis has forgotten it; `words` are those that follow its name.
 ///
 /// # Errors
 /// Those of Redis, and of the connection to it.
-pub async fn run_script(client: &Client, script: &ScriptText, Call { keys, args }: Call) -> Result<Value, Error> {
-    let mut all = Vec::with_capacity(2 + keys.len() + args.len());
-    all.extend([Value::String(script.digest.clone()), number(keys.len())]);
-    all.extend(keys);
-    all.extend(args);
-    match client.custom(command("EVALSHA"), all.clone()).await {
+pub async fn run_script(
+    client: &Client,
+    script: &ScriptText,
+    words: impl Fn(&str) -> Vec<Value>,
+) -> Result<Value, Error> {
+    match client.custom(command("EVALSHA"), words(&script.digest)).await {
         // It did not run, so running it now is no repeat; EVAL also makes it known.
-        Err(error) if reply::is_unknown_script(&error) => {
-            if let Some(named) = all.first_mut() {
-                *named = Value::String(script.text.clone());
-            }
-            client.custom(command("EVAL"), all).await
-        }
+        Err(error) if reply::is_unknown_script(&error) => client.custom(command("EVAL"), words(&script.text)).await,
         answer => answer,
     }
 }
@@ -196,34 +184,22 @@ fn command(name: &'static str) -> CustomCommand {
     CustomCommand::new_static(name, ClusterHash::FirstKey, false)
 }
 
-fn number(count: usize) -> Value {
-    count.to_string().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StoreError;
 
     #[test]
-    fn calls_are_joined_and_their_answers_told_apart() {
-        let call = |keys: &[&str], args: &[&str]| Call {
-            keys: keys.iter().map(|key| Value::from(*key)).collect(),
-            args: args.iter().map(|arg| Value::from(*arg)).collect(),
-        };
-        let mut calls = [call(&["a", "b"], &["1"]), call(&["c"], &[]), call(&[], &["2", "3"])];
-        let together = join(calls.iter_mut());
-        let texts = |values: &[Value]| values.iter().filter_map(reply::text).collect::<Vec<_>>().join(" ");
-        assert_eq!(texts(&together.keys), "a b c");
-        assert_eq!(texts(&together.args), "3 2 1 1 0 0 2 1 2 3");
-        let answers =
-            [Value::from(1), Value::from("x"), Value::from(0), Value::from("OOM no"), Value::from(1), Value::Null];
-        let answers = split(Value::Array(answers.into()), 3).unwrap();
-        assert_eq!(answers[0].as_ref().unwrap().as_str().unwrap(), "x");
-        assert!(matches!(
-            reply::store_error("publish", answers[1].clone().unwrap_err()),
-            crate::store::StoreError::Full
-        ));
-        assert_eq!(answers[2], Ok(Value::Null));
-        assert!(split(Value::Array(vec![Value::from(1)]), 1).is_err());
+    fn answers_are_told_apart() {
+        let oom = Value::from("OOM no");
+        let answers = vec![Value::from(2), Value::from("x"), Value::Null, Value::from(-1), oom, Value::from(0)];
+        let told = split(Value::Array(answers.clone()), 3).unwrap();
+        assert_eq!(told[0], Ok(Value::Array(vec![Value::from("x"), Value::Null])));
+        assert!(matches!(reply::store_error("publish", told[1].clone().unwrap_err()), StoreError::Full));
+        assert_eq!(told[2], Ok(Value::Array(Vec::new())));
+        for calls in [2, 4] {
+            assert!(split(Value::Array(answers.clone()), calls).is_err(), "{calls}");
+        }
+        assert!(split(Value::Array(answers[..2].to_vec()), 1).is_err());
     }
 }

@@ -6,6 +6,7 @@
 //! when they are back, so that a sender who tries again and again fills no log. Never knows what a script
 //! does. Called by [`super::script`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::Client;
@@ -18,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::metrics;
-use crate::store::redis::batches::Call;
+use crate::store::redis::call::Call;
 use crate::store::redis::reply;
 use crate::store::redis::script::{ScriptText, ensure_up};
 
@@ -34,7 +35,7 @@ const BACK_MAX: Duration = Duration::from_millis(50);
 /// A write that waits for its answer.
 struct Job {
     script: ScriptText,
-    call: Call,
+    call: Arc<Call>,
     done: oneshot::Sender<Result<Value, Error>>,
 }
 
@@ -71,7 +72,7 @@ impl Commits {
     ///
     /// # Errors
     /// Also where it ran and too few replicas have it.
-    pub async fn run(&self, script: ScriptText, call: Call) -> Result<Value, Error> {
+    pub async fn run(&self, script: ScriptText, call: Arc<Call>) -> Result<Value, Error> {
         ensure_up(&self.client)?;
         let (done, answer) = oneshot::channel();
         let job = Job { script, call, done };
@@ -163,11 +164,8 @@ impl Batches {
                 Form::Digest => ("EVALSHA", &job.script.digest),
                 Form::Text => ("EVAL", &job.script.text),
             };
-            let Call { keys, args: own } = &job.call;
-            let mut args: Vec<Value> = vec![Value::String(script.clone()), keys.len().to_string().into()];
-            args.extend(keys.iter().chain(own).cloned());
             let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
-            let _queued: Value = pipeline.custom(command, args).await?;
+            let _queued: Value = pipeline.custom(command, job.call.words(script)).await?;
         }
         let _queued: Value = pipeline.custom(wait(), self.wait_args(self.patience)).await?;
         let replies = pipeline.try_all::<Value>().await;

@@ -10,6 +10,7 @@
 
 mod address;
 mod batches;
+mod call;
 mod client;
 mod commits;
 mod conns;

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use fred::bytes_utils::Str;
 use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
@@ -14,11 +13,11 @@ use fred::types::Value;
 use sha1::{Digest, Sha1};
 
 use crate::store::StoreError;
-use crate::store::redis::batches::{self, Call};
+use crate::store::redis::batches;
+use crate::store::redis::call::Call;
 use crate::store::redis::client::Shard;
 use crate::store::redis::fleet::{Fleet, Line, client_of};
 use crate::store::redis::reply::Reply;
-use crate::store::redis::slots::slot_of;
 
 /// What stands around a script to make several calls of it one, and where the script stands in it.
 const MANY: &str = include_str!("../../../lua/many.lua");
@@ -33,9 +32,9 @@ pub struct Script {
 /// What a server needs to know of a script.
 #[derive(Debug, Clone)]
 pub struct ScriptText {
-    pub text: Str,
+    pub text: Box<str>,
     /// What Redis knows it by.
-    pub digest: Str,
+    pub digest: Box<str>,
 }
 
 /// A script for one call, and for several.
@@ -78,28 +77,25 @@ impl Script {
         Script { goes_together: true, ..Script::new(name, text) }
     }
 
-    /// Runs it, and makes it known where Redis has forgotten it. All keys are in one slot.
+    /// Runs it, and makes it known where Redis has forgotten it.
     ///
     /// # Errors
     /// [`StoreError`]
-    pub async fn run(&self, way: &Way, keys: Vec<String>, args: Vec<Value>) -> Result<Reply, StoreError> {
-        let slot = keys.first().map_or(0, |key| slot_of(key));
-        let call = Call { keys: keys.into_iter().map(Value::from).collect(), args };
-        let run = |shard| self.run_on(shard, way.line, slot, call.clone());
+    pub async fn run(&self, way: &Way, call: Call) -> Result<Reply, StoreError> {
+        let (slot, call) = (call.slot(), Arc::new(call));
+        let run = |shard| self.run_on(shard, way.line, call.clone());
         way.fleet.follow(self.texts.name, slot, run).await.map(|value| Reply::new(self.texts.name, value))
     }
 
-    async fn run_on(&self, shard: Arc<Shard>, line: Line, slot: u16, call: Call) -> Result<Value, Error> {
+    async fn run_on(&self, shard: Arc<Shard>, line: Line, call: Arc<Call>) -> Result<Value, Error> {
         match (line, &shard.commits) {
             (Line::Committed, Some(commits)) => Box::pin(commits.run(self.texts.one.clone(), call)).await,
-            (Line::Commands | Line::Committed, _) if self.goes_together => {
-                shard.batches.run(&self.texts, slot, call).await
-            }
+            (Line::Commands | Line::Committed, _) if self.goes_together => shard.batches.run(&self.texts, call).await,
             _ => {
                 let client = client_of(&shard, line);
                 ensure_up(client)?;
                 // Boxed, for what fred keeps of a command is large, and every call of the store would have room for it.
-                Box::pin(batches::run_script(client, &self.texts.one, call)).await
+                Box::pin(batches::run_script(client, &self.texts.one, |script| call.words(script))).await
             }
         }
     }

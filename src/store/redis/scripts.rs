@@ -10,6 +10,7 @@ use fred::types::Value;
 
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId};
 use crate::message::{Membership, MembershipChange, MembershipStep};
+use crate::store::redis::call::Call;
 use crate::store::redis::fleet::{Fleet, Line};
 use crate::store::redis::hashes;
 use crate::store::redis::keys::ShopKeys;
@@ -142,11 +143,11 @@ impl Scripts {
     /// `publish.lua`
     pub async fn publish(&self, call: PublishCall<'_>) -> Result<Published, StoreError> {
         let shop = call.keys;
-        let mut keys = vec![shop.log(), shop.head(), shop.channel(), shop.mains(), shop.devices()];
+        let mut script = Call::new([shop.log(), shop.head(), shop.channel(), shop.mains(), shop.devices()]);
         let mut once_ms = 0;
-        if let Some((key, kept)) = call.once {
-            keys.push(key);
-            once_ms = kept.as_millis().max(1) as u64;
+        if let Some((key, kept)) = &call.once {
+            script = script.key(key);
+            once_ms = kept.as_millis().max(1);
         }
         let (check, devices) = match call.audience {
             Audience::Any => ("-", &[][..]),
@@ -154,14 +155,8 @@ impl Scripts {
             Audience::ADevice => ("r", &[][..]),
             Audience::OneOf(devices) => ("d", devices),
         };
-        let mut args: Vec<Value> = Vec::with_capacity(5 + devices.len());
-        args.push(Value::Bytes(call.record.into()));
-        args.push(call.publisher.as_str().into());
-        args.push(number(call.log_entries_max));
-        args.push(number(once_ms));
-        args.push(check.into());
-        args.extend(devices.iter().map(|device| Value::from(device.as_str())));
-        let mut reply = self.publish.run(&self.committed, keys, args).await?;
+        let script = script.arg(call.record).arg(call.publisher).shown(call.log_entries_max).shown(once_ms);
+        let mut reply = self.publish.run(&self.committed, script.arg(check).args(devices)).await?;
         match reply.number()? {
             0 => Ok(Published::Stored(reply.parsed()?)),
             1 => Ok(Published::Duplicate(reply.parsed()?)),
@@ -174,13 +169,16 @@ impl Scripts {
 
     /// `mark_delivered.lua`, for at most [`MARKS_MAX`] marks.
     pub async fn mark_delivered(&self, shop: &ShopKeys, marks: &[Mark]) -> Result<Vec<Marked>, StoreError> {
-        let mut args: Vec<Value> = Vec::with_capacity(marks.len() * 3);
+        let mut call = Call::new([shop.cursors(), shop.expired()]).shown(marks.len());
+        call = call.args(marks.iter().map(|mark| &mark.device));
         for mark in marks {
-            let expired: Vec<String> = mark.expired.iter().map(MessageId::to_string).collect();
-            args.extend([mark.device.as_str().into(), mark.through.to_string().into(), expired.join(",").into()]);
+            call = call.shown(mark.through);
         }
-        let keys = vec![shop.cursors(), shop.expired()];
-        let mut reply = self.mark_delivered.run(&self.commands, keys, args).await?;
+        for (place, mark) in (1..).zip(marks).filter(|(_, mark)| !mark.expired.is_empty()) {
+            let expired: Vec<String> = mark.expired.iter().map(MessageId::to_string).collect();
+            call = call.shown(place).arg(expired.join(","));
+        }
+        let mut reply = self.mark_delivered.run(&self.commands, call).await?;
         let outcome = |from: Option<MessageId>| from.map_or(Marked::Before, |from| Marked::Advanced { from });
         marks.iter().map(|_| reply.parsed_or_nil().map(outcome)).collect()
     }
@@ -193,19 +191,14 @@ impl Scripts {
         not_after_ms: u64,
     ) -> Result<Admission, StoreError> {
         let (devices, mains, cursors, online) = (shop.devices(), shop.mains(), shop.cursors(), shop.online());
-        let keys = vec![devices, mains, cursors, online, shop.head(), shop.channel(), shop.barred()];
-        let mut args: Vec<Value> = vec![
-            connect.device.as_str().into(),
-            connect.role.as_str().into(),
-            connect.conn.as_str().into(),
-            connect.node.as_str().into(),
-            connect.meta.as_deref().unwrap_or_default().into(),
-            number(not_after_ms),
-            connect.user.as_ref().map_or("", |user| user.as_str()).into(),
-            if connect.groups.is_some() { "=" } else { "-" }.into(),
-        ];
-        args.extend(connect.groups.iter().flatten().map(|group| Value::from(group.as_str())));
-        let mut reply = self.connect.run(&self.commands, keys, args).await?;
+        let call = Call::new([devices, mains, cursors, online, shop.head(), shop.channel(), shop.barred()])
+            .args([connect.device.as_str(), connect.role.as_str(), connect.conn.as_str(), connect.node.as_str()])
+            .arg(connect.meta.as_deref().unwrap_or_default())
+            .shown(not_after_ms)
+            .arg(connect.user.as_ref().map_or("", |user| user.as_str()))
+            .arg(if connect.groups.is_some() { "=" } else { "-" })
+            .args(connect.groups.iter().flatten());
+        let mut reply = self.connect.run(&self.commands, call).await?;
         let Some(cursor) = reply.parsed_or_nil()? else { return Ok(Admission::Barred) };
         let head = reply.parsed()?;
         let (replaced, user) = (reply.parsed_or_nil()?, reply.parsed_or_nil()?);
@@ -224,18 +217,15 @@ impl Scripts {
         conn: &ConnId,
         settled: MessageId,
     ) -> Result<bool, StoreError> {
-        let keys = vec![shop.devices(), shop.online(), shop.cursors()];
-        let args = vec![device.as_str().into(), conn.as_str().into(), settled.to_string().into()];
-        yes_or_no(self.disconnect.run(&self.commands, keys, args).await?)
+        let call = Call::new([shop.devices(), shop.online(), shop.cursors()]).arg(device).arg(conn).shown(settled);
+        yes_or_no(self.disconnect.run(&self.commands, call).await?)
     }
 
     /// `restore.lua`
     pub async fn restore(&self, shop: &ShopKeys, online: &Online) -> Result<Restored, StoreError> {
-        let keys = vec![shop.devices(), shop.online(), shop.barred()];
         let Online { device, role, conn, node, since_ms } = online;
-        let who = [device.as_str(), conn.as_str(), node.as_str()].map(Value::from);
-        let args = who.into_iter().chain([number(*since_ms), role.as_str().into()]).collect();
-        let mut reply = self.restore.run(&self.commands, keys, args).await?;
+        let call = Call::new([shop.devices(), shop.online(), shop.barred()]).arg(device).arg(conn).arg(node);
+        let mut reply = self.restore.run(&self.commands, call.shown(since_ms).arg(role.as_str())).await?;
         match reply.number()? {
             0 => Ok(Restored::Online),
             1 => Ok(Restored::Taken),
@@ -252,17 +242,15 @@ impl Scripts {
         record: Vec<u8>,
         publisher: &NodeId,
     ) -> Result<StatusSet, StoreError> {
-        let keys = vec![shop.log(), shop.head(), shop.status(), shop.channel()];
-        let args = vec![
-            change.message.to_string().into(),
-            change.status.as_str().into(),
-            change.expect.as_ref().map_or("", |expect| expect.as_str()).into(),
-            hashes::origin_text(&change.by).into(),
-            change.initial.as_str().into(),
-            Value::Bytes(record.into()),
-            publisher.as_str().into(),
-        ];
-        let mut reply = self.set_status.run(&self.committed, keys, args).await?;
+        let call = Call::new([shop.log(), shop.head(), shop.status(), shop.channel()])
+            .shown(change.message)
+            .arg(&change.status)
+            .arg(change.expect.as_ref().map_or("", |expect| expect.as_str()))
+            .arg(hashes::origin_text(&change.by))
+            .arg(&change.initial)
+            .arg(record)
+            .arg(publisher);
+        let mut reply = self.set_status.run(&self.committed, call).await?;
         match reply.number()? {
             0 => Ok(StatusSet::Set(reply.parsed()?)),
             1 => Ok(StatusSet::Unchanged),
@@ -281,10 +269,9 @@ impl Scripts {
 
     /// `read.lua`
     pub async fn read(&self, shop: &ShopKeys, after: MessageId, limit: PageLimit) -> Result<RawPage, StoreError> {
-        let keys = vec![shop.log(), shop.status(), shop.expired()];
-        let entries_max = limit.entries.clamp(1, PAGE_ENTRIES_MAX) as u64;
-        let args = vec![after.to_string().into(), number(entries_max), number(limit.bytes as u64)];
-        let mut reply = self.read.run(&self.reads, keys, args).await?;
+        let call = Call::new([shop.log(), shop.status(), shop.expired()]);
+        let call = call.shown(after).shown(limit.entries.clamp(1, PAGE_ENTRIES_MAX)).shown(limit.bytes);
+        let mut reply = self.read.run(&self.reads, call).await?;
         let is_end = match reply.number()? {
             0 => false,
             1 => true,
@@ -301,51 +288,48 @@ impl Scripts {
 
     /// `trim.lua`, for at most [`TRIM_ENTRIES_MAX`] entries.
     pub async fn trim(&self, shop: &ShopKeys, through: MessageId, entries_max: usize) -> Result<usize, StoreError> {
-        let keys = vec![shop.log(), shop.status(), shop.expired(), shop.numbers()];
-        let args = vec![through.to_string().into(), number(entries_max as u64)];
-        let mut reply = self.trim.run(&self.commands, keys, args).await?;
+        let call = Call::new([shop.log(), shop.status(), shop.expired(), shop.numbers()]);
+        let mut reply = self.trim.run(&self.commands, call.shown(through).shown(entries_max)).await?;
         let removed = reply.number()?;
         usize::try_from(removed).map_err(|_| reply.unknown(removed))
     }
 
     /// `number.lua`, for a bounded number of pairs: what each message has now.
     pub async fn number(&self, shop: &ShopKeys, offers: &[(MessageId, u64)]) -> Result<Vec<Option<u64>>, StoreError> {
-        let keys = vec![shop.log(), shop.numbers()];
-        let args =
-            offers.iter().flat_map(|(message, offered)| [message.to_string().into(), number(*offered)]).collect();
-        let mut reply = self.number.run(&self.commands, keys, args).await?;
+        let call = Call::new([shop.log(), shop.numbers()]);
+        let call = offers.iter().fold(call, |call, (message, offered)| call.shown(message).shown(offered));
+        let mut reply = self.number.run(&self.commands, call).await?;
         offers.iter().map(|_| reply.parsed_or_nil()).collect()
     }
 
     /// `forget.lua`
     pub async fn forget(&self, shop: &ShopKeys, device: &DeviceId, which: Forget) -> Result<bool, StoreError> {
-        let keys = vec![shop.devices(), shop.mains(), shop.cursors(), shop.online(), shop.attrs(), shop.channel()];
-        let seen_before = match which {
-            Forget::UnseenSince(seen_before_ms) => number(seen_before_ms),
-            Forget::ByOperator => "".into(),
+        let (devices, mains, cursors, online) = (shop.devices(), shop.mains(), shop.cursors(), shop.online());
+        let call = Call::new([devices, mains, cursors, online, shop.attrs(), shop.channel()]).arg(device);
+        let call = match which {
+            Forget::UnseenSince(seen_before_ms) => call.shown(seen_before_ms),
+            Forget::ByOperator => call.arg(""),
         };
-        yes_or_no(self.forget.run(&self.commands, keys, vec![device.as_str().into(), seen_before]).await?)
+        yes_or_no(self.forget.run(&self.commands, call).await?)
     }
 
     /// `membership.lua`, given the record of the entry that tells the sessions.
     pub async fn change_membership(&self, call: MembershipCall<'_>) -> Result<MembershipChanged, StoreError> {
         let shop = call.keys;
-        let keys = vec![shop.log(), shop.head(), shop.devices(), shop.channel()];
         let (step, name) = match &call.change.step {
             MembershipStep::Join(group) => ("join", Some(group)),
             MembershipStep::Leave(group) => ("leave", Some(group)),
             MembershipStep::Bind(user) => ("bind", Some(user)),
             MembershipStep::Unbind(user) => ("unbind", user.as_ref()),
         };
-        let args = vec![
-            step.into(),
-            name.map_or("", |name| name.as_str()).into(),
-            call.change.device.as_ref().map_or("", |device| device.as_str()).into(),
-            number(call.groups_max as u64),
-            Value::Bytes(call.record.into()),
-            call.publisher.as_str().into(),
-        ];
-        let mut reply = self.membership.run(&self.committed, keys, args).await?;
+        let script = Call::new([shop.log(), shop.head(), shop.devices(), shop.channel()])
+            .arg(step)
+            .arg(name.map_or("", |name| name.as_str()))
+            .arg(call.change.device.as_ref().map_or("", |device| device.as_str()))
+            .shown(call.groups_max)
+            .arg(call.record)
+            .arg(call.publisher);
+        let mut reply = self.membership.run(&self.committed, script).await?;
         match reply.number()? {
             0 => Ok(MembershipChanged::Changed(reply.parsed()?)),
             1 => Ok(MembershipChanged::Unchanged),
@@ -357,13 +341,9 @@ impl Scripts {
 
     /// `set_attrs.lua`
     pub async fn set_attrs(&self, call: AttrsCall<'_>) -> Result<AttrsSet, StoreError> {
-        let keys = vec![call.keys.devices(), call.keys.attrs()];
-        let args = vec![
-            call.device.as_str().into(),
-            call.expected.unwrap_or_default().into(),
-            call.attrs.unwrap_or_default().into(),
-        ];
-        let mut reply = self.set_attrs.run(&self.committed, keys, args).await?;
+        let script = Call::new([call.keys.devices(), call.keys.attrs()]).arg(call.device);
+        let script = script.arg(call.expected.unwrap_or_default()).arg(call.attrs.unwrap_or_default());
+        let mut reply = self.set_attrs.run(&self.committed, script).await?;
         match reply.number()? {
             0 => Ok(AttrsSet::Set),
             1 => Ok(AttrsSet::Changed),
@@ -380,10 +360,9 @@ impl Scripts {
         conn: Option<&ConnId>,
         last: Option<Vec<u8>>,
     ) -> Result<Evicted, StoreError> {
-        let keys = vec![shop.devices(), shop.online(), shop.channel()];
-        let conn = conn.map_or("", |conn| conn.as_str());
-        let args = vec![device.as_str().into(), conn.into(), Value::Bytes(last.unwrap_or_default().into())];
-        let mut reply = self.evict.run(&self.commands, keys, args).await?;
+        let call = Call::new([shop.devices(), shop.online(), shop.channel()]).arg(device);
+        let call = call.arg(conn.map_or("", |conn| conn.as_str())).arg(last.unwrap_or_default());
+        let mut reply = self.evict.run(&self.commands, call).await?;
         match reply.number()? {
             0 => Ok(Evicted::Closing(reply.parsed()?)),
             1 => Ok(Evicted::Away),
@@ -399,15 +378,15 @@ impl Scripts {
         by: &Name,
         last: Option<Vec<u8>>,
     ) -> Result<bool, StoreError> {
-        let keys = vec![shop.barred(), shop.devices(), shop.online(), shop.channel()];
-        let last = Value::Bytes(last.unwrap_or_default().into());
-        yes_or_no(self.bar.run(&self.commands, keys, vec![device.as_str().into(), by.as_str().into(), last]).await?)
+        let call = Call::new([shop.barred(), shop.devices(), shop.online(), shop.channel()]);
+        let call = call.arg(device).arg(by).arg(last.unwrap_or_default());
+        yes_or_no(self.bar.run(&self.commands, call).await?)
     }
 
     /// `beat.lua`
     pub async fn beat(&self, nodes: String, node: &NodeId, report: &NodeReport) -> Result<Vec<Beat>, StoreError> {
-        let args = vec![node.as_str().into(), hashes::report_text(report).into()];
-        let mut reply = self.beat.run(&self.commands, vec![nodes], args).await?;
+        let call = Call::new([nodes]).arg(node).arg(hashes::report_text(report));
+        let mut reply = self.beat.run(&self.commands, call).await?;
         let now_ms: u64 = reply.parsed()?;
         let mut beats = Vec::new();
         while !reply.is_empty() {
@@ -421,8 +400,8 @@ impl Scripts {
 
     /// `claim.lua`
     pub async fn claim(&self, lease_key: String, node: &NodeId, lease: Duration) -> Result<bool, StoreError> {
-        let args = vec![node.as_str().into(), number(lease.as_millis().max(1) as u64)];
-        yes_or_no(self.claim.run(&self.commands, vec![lease_key], args).await?)
+        let call = Call::new([lease_key]).arg(node).shown(lease.as_millis().max(1));
+        yes_or_no(self.claim.run(&self.commands, call).await?)
     }
 
     /// `note_conn.lua`; without `whose` the connection is gone.
@@ -433,15 +412,9 @@ impl Scripts {
         whose: Option<String>,
         kept: Duration,
     ) -> Result<(), StoreError> {
-        let whose = whose.unwrap_or_default();
-        let args = vec![conn.as_str().into(), whose.into(), number(kept.as_secs())];
-        self.note_conn.run(&self.commands, vec![conns_key], args).await.map(drop)
+        let call = Call::new([conns_key]).arg(conn).arg(whose.unwrap_or_default()).shown(kept.as_secs());
+        self.note_conn.run(&self.commands, call).await.map(drop)
     }
-}
-
-/// A number as an argument: exact, where fred's own numbers have a sign.
-fn number(number: u64) -> Value {
-    number.to_string().into()
 }
 
 fn yes_or_no(mut reply: Reply) -> Result<bool, StoreError> {
