@@ -184,6 +184,16 @@ pub struct MessageId {
 }
 
 impl MessageId {
+    /// Its text.
+    pub fn text(self) -> IdText {
+        let mut text = IdText { bytes: [0; IdText::BYTES_MAX], len: 0 };
+        let mut digits = itoa::Buffer::new();
+        text.push(digits.format(self.ms));
+        text.push("-");
+        text.push(digits.format(self.n));
+        text
+    }
+
     /// Before every entry: the position of an empty log.
     pub const ZERO: MessageId = MessageId { ms: 0, n: 0 };
 
@@ -208,21 +218,28 @@ impl MessageId {
 impl FromStr for MessageId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        fn number(part: &str) -> Result<u64, IdError> {
-            // `u64::from_str` takes a leading plus sign, an id does not.
-            if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
-                return Err(IdError::MessageId);
+        /// What `u64::from_str` gives, but for a leading plus sign, which an id does not have.
+        fn number(digits: &[u8]) -> Option<u64> {
+            if digits.is_empty() {
+                return None;
             }
-            part.parse().map_err(|_| IdError::MessageId)
+            digits.iter().try_fold(0_u64, |number, digit| {
+                let digit = digit.wrapping_sub(b'0');
+                if digit > 9 { None } else { number.checked_mul(10)?.checked_add(digit.into()) }
+            })
         }
-        let (ms, n) = text.split_once('-').ok_or(IdError::MessageId)?;
-        Ok(MessageId { ms: number(ms)?, n: number(n)? })
+        // Every ack is one: this is read more often than anything else.
+        let bytes = text.as_bytes();
+        let dash = bytes.iter().position(|&byte| byte == b'-').ok_or(IdError::MessageId)?;
+        let (ms, n) = bytes.split_at(dash);
+        let id = number(ms).zip(number(n.get(1..).unwrap_or_default()));
+        id.map(|(ms, n)| MessageId { ms, n }).ok_or(IdError::MessageId)
     }
 }
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.ms, self.n)
+        f.write_str(self.text().as_str())
     }
 }
 
@@ -234,7 +251,36 @@ impl fmt::Debug for MessageId {
 
 impl Serialize for MessageId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text().as_str())
+    }
+}
+
+/// A [`MessageId`] as it is printed, without an allocation.
+pub struct IdText {
+    bytes: [u8; IdText::BYTES_MAX],
+    len: usize,
+}
+
+impl IdText {
+    /// Two numbers of 20 digits, and what stands between.
+    const BYTES_MAX: usize = 41;
+
+    fn push(&mut self, text: &str) {
+        if let Some(room) = self.bytes.get_mut(self.len..self.len + text.len()) {
+            room.copy_from_slice(text.as_bytes());
+            self.len += text.len();
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        self.bytes.get(..self.len).and_then(|bytes| str::from_utf8(bytes).ok()).unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for IdText {
+    fn as_ref(&self) -> &[u8] {
+        self.as_str().as_bytes()
     }
 }
 

@@ -173,22 +173,19 @@ impl Outbox {
         }
     }
 
-    /// Ready once something was put in since it was ready before. For the connection alone.
+    /// Ready where something was put in since the last look; otherwise, and afterwards, that wakes. For the
+    /// connection alone.
     pub fn poll_changed(&self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.has_news.load(Ordering::Acquire) {
-            // Registered before the second look: what is put in between the two wakes.
-            self.waker.register(context.waker());
-            if !self.has_news.load(Ordering::Acquire) {
-                return Poll::Pending;
-            }
-        }
-        self.has_news.swap(false, Ordering::AcqRel);
-        Poll::Ready(())
+        // Before the look, and also where there is something: what is put in from now on wakes.
+        self.waker.register(context.waker());
+        if self.has_news.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Has the connection look, as if something had been put in.
     pub fn wake(&self) {
-        self.has_news.store(true, Ordering::Release);
-        self.waker.wake();
+        // Whoever put something in before has woken it, and it has not looked since.
+        if !self.has_news.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::message::{Audience, Content, Entry, Message, Origin, Role, Signal};
 use crate::protocol::legacy::{self, AdminOp, Frame};
 use crate::protocol::{
     ClientOp, Encoding, FrameKind, Notify, Opening, Refused, ServerOp, body, decode, encode, message_frame, open,
-    plain_ack, signal_frame,
+    open_any, plain_ack, signal_frame,
 };
 use crate::store::record;
 
@@ -36,8 +36,14 @@ fn native(encoding: Encoding, frame: &[u8]) {
     let mirrored = open(encoding, FrameKind::of(encoding), &pong).unwrap();
     assert_eq!(mirrored.reference, opening.reference, "a ref comes back as it was");
     let plain_ack = plain_ack(encoding, FrameKind::of(encoding), frame);
+    let any = open_any(encoding, FrameKind::of(encoding), frame).unwrap();
+    assert_eq!((&any.reference, &any.op), (&opening.reference, &opening.op), "however it is read");
+    let any = decode(encoding, any, frame);
     let op = match decode(encoding, opening, frame) {
-        Ok(frame) => frame.op,
+        Ok(frame) => {
+            assert_eq!(format!("{:?}", any.unwrap().op), format!("{:?}", frame.op), "however it is read");
+            frame.op
+        }
         Err(refused) => {
             assert_eq!(plain_ack, None, "{refused:?}");
             assert!(!refused.malformed, "a frame with an opening is not malformed: {refused:?}");
@@ -201,7 +207,7 @@ fn carried(message: &Message) {
     for encoding in [Encoding::Json, Encoding::MsgPack] {
         let frame = message_frame(encoding, ID, message, None).unwrap();
         // What a device is told has the fields of what a device says.
-        let opening = Opening { reference: None, op: "notify".to_owned() };
+        let opening = Opening { reference: None, op: "notify".into(), notify: None };
         let ClientOp::Notify(notify) = decode(encoding, opening, &frame).unwrap().op else { panic!("no notify") };
         assert_eq!(as_json(&self::message(*notify)), wanted, "{encoding:?}");
     }

@@ -136,10 +136,13 @@ pub enum ListStatus {
 /// # Errors
 /// [`Refused`] says what to answer; nothing of the frame was taken.
 pub fn decode(encoding: Encoding, opening: Opening, frame: &[u8]) -> Result<ClientFrame, Refused> {
-    let Opening { reference, op } = opening;
+    let Opening { reference, op, notify } = opening;
+    if let Some(notify) = notify {
+        return Ok(ClientFrame { reference, op: ClientOp::Notify(notify) });
+    }
     let refuse = |code, message| Refused { reference: reference.clone(), code, message, malformed: false };
     let bad = |message: String| refuse(ErrorCode::BadRequest, message);
-    let op = match op.as_str() {
+    let op = match op.as_ref() {
         "login" => ClientOp::Login(fields(encoding, frame).map_err(bad)?),
         "notify" => ClientOp::Notify(Box::new(
             fields::<NotifyFields>(encoding, frame).and_then(NotifyFields::check).map_err(bad)?,

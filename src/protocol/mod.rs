@@ -17,6 +17,8 @@ pub use client::{
 };
 pub use code::{Close, CloseCode, ErrorCode};
 pub use notify::Notify;
+#[cfg(any(test, fuzzing))]
+pub(crate) use opening::open_any;
 pub use opening::{Opening, Ref, Refused, open};
 pub use server::{Item, Presence, PresenceState, ServerOp, encode, message_frame, signal_frame, status_frame};
 

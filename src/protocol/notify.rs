@@ -97,6 +97,14 @@ impl Visitor<'_> for SecondsVisitor {
     }
 }
 
+/// Reads a notify that is a JSON object, and the fields of nothing else in it.
+///
+/// # Errors
+/// What is wrong with it, with the field.
+pub(super) fn from_json(object: &[u8]) -> Result<Notify, String> {
+    serde_json::from_slice::<NotifyFields>(object).map_err(|error| error.to_string())?.check()
+}
+
 impl NotifyFields {
     pub(super) fn check(self) -> Result<Notify, String> {
         let to = self.to.map(|to| to.0);

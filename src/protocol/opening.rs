@@ -2,11 +2,13 @@
 //!
 //! What is wrong here makes the frame malformed, but for a `ref` that is none: that is a bad request.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::notify::{self, Notify};
 use crate::protocol::{Encoding, ErrorCode, FrameKind, VALUE_DEPTH_MAX};
 
 /// Longest `ref` text, in bytes.
@@ -36,7 +38,9 @@ pub struct Refused {
 pub struct Opening {
     pub reference: Option<Ref>,
     /// The op's name, which need not be one that exists.
-    pub op: String,
+    pub op: Cow<'static, str>,
+    /// Where the frame could be read to its end at once: what is to be notified.
+    pub notify: Option<Box<Notify>>,
 }
 
 /// Reads `op` and `ref` of one data frame of a client.
@@ -44,6 +48,46 @@ pub struct Opening {
 /// # Errors
 /// [`Refused`] says what to answer.
 pub fn open(encoding: Encoding, kind: FrameKind, frame: &[u8]) -> Result<Opening, Refused> {
+    if encoding == Encoding::Json
+        && kind == FrameKind::Text
+        && let Some((reference, notify)) = plain_notify(frame)
+    {
+        return Ok(Opening { reference, op: "notify".into(), notify: Some(Box::new(notify)) });
+    }
+    open_any(encoding, kind, frame)
+}
+
+/// A `notify` that is written as encoders write it, `op` first and `ref`, if any, second: the most frequent frame
+/// but for acknowledgements, and read once where others are read twice. None says nothing about the frame.
+fn plain_notify(frame: &[u8]) -> Option<(Option<Ref>, Notify)> {
+    let text = std::str::from_utf8(frame).ok()?;
+    let rest = text.strip_prefix(r#"{"op":"notify","#)?;
+    let (reference, rest) = match rest.strip_prefix(r#""ref":"#) {
+        Some(rest) => plain_ref(rest).map(|(reference, rest)| (Some(reference), rest))?,
+        None => (None, rest),
+    };
+    // Either may come again, also with its letters escaped.
+    if rest.contains(r#""op""#) || rest.contains(r#""ref""#) || text.contains('\\') {
+        return None;
+    }
+    notify::from_json(frame).ok().map(|notify| (reference, notify))
+}
+
+/// The `ref` that a text begins with, and what follows it. Whether it is JSON at all is seen elsewhere.
+fn plain_ref(text: &str) -> Option<(Ref, &str)> {
+    if let Some(quoted) = text.strip_prefix('"') {
+        let (inner, rest) = quoted.split_once('"')?;
+        return (inner.len() <= REF_BYTES_MAX).then(|| (Ref::Text(inner.into()), rest));
+    }
+    let (digits, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    if !rest.starts_with([',', '}']) {
+        return None;
+    }
+    digits.parse().ok().map(|number| (Ref::UInt(number), rest))
+}
+
+/// As [`open`], however the frame is written.
+pub(crate) fn open_any(encoding: Encoding, kind: FrameKind, frame: &[u8]) -> Result<Opening, Refused> {
     let malformed =
         |message: String| Refused { reference: None, code: ErrorCode::BadRequest, message, malformed: true };
     if kind != FrameKind::of(encoding) {
@@ -71,7 +115,7 @@ pub fn open(encoding: Encoding, kind: FrameKind, frame: &[u8]) -> Result<Opening
             return Err(Refused { reference: None, code: ErrorCode::BadRequest, message, malformed: false });
         }
     };
-    Ok(Opening { reference, op: head.op })
+    Ok(Opening { reference, op: head.op.into(), notify: None })
 }
 
 /// Whether a frame begins as an object does. Serde takes an array for a struct too.
@@ -204,6 +248,41 @@ impl<'de> Visitor<'de> for RefVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_notify_as_encoders_write_it_is_read_at_once_and_means_what_it_means_otherwise() {
+        let open = |frame: &str| super::open(Encoding::Json, FrameKind::Text, frame.as_bytes());
+        for (head, reference) in [
+            (r#""ref":7,"#, Some(Ref::UInt(7))),
+            (r#""ref":"~a","#, Some(Ref::Text("~a".into()))),
+            (r#""ref":"","#, Some(Ref::Text("".into()))),
+            ("", None),
+        ] {
+            let frame = format!(r#"{{"op":"notify",{head}"type":"add","data":{{"a":[1.5,null]}}}}"#);
+            let opening = open(&frame).unwrap();
+            assert!(opening.notify.is_some(), "{frame}");
+            assert_eq!(opening.reference, reference);
+            let any = open_any(Encoding::Json, FrameKind::Text, frame.as_bytes()).unwrap();
+            assert_eq!((any.reference, any.op), (opening.reference, opening.op));
+        }
+        for frame in [
+            r#"{"op":"notify","ref":-7,"type":"add"}"#,
+            r#"{"op":"notify","ref":1e0,"type":"add"}"#,
+            r#"{"op":"notify","ref":18446744073709551616,"type":"add"}"#,
+            r#"{"op":"notify","type":"add","ref":7}"#,
+            r#"{"op":"notify","ref":7,"type":"add","ref":8}"#,
+            r#"{"op":"notify","ref":7,"type":"add","\u0072ef":8}"#,
+            r#"{"op":"notify","ref":7}"#,
+            r#"{"ref":7,"op":"notify","type":"add"}"#,
+            r#" {"op":"notify","type":"add"}"#,
+        ] {
+            let is_read = open(frame).is_ok_and(|opening| opening.notify.is_some());
+            assert!(!is_read, "{frame}");
+        }
+        for frame in [r#"{"op":"notify","ref":07,"type":"add"}"#, r#"{"op":"notify","type":"add","op":"ack"}"#] {
+            assert!(open(frame).unwrap_err().malformed, "{frame}");
+        }
+    }
 
     /// Found by fuzzing: one number had two forms, by how wide it was written.
     #[test]

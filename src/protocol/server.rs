@@ -133,16 +133,27 @@ impl Item {
     }
 }
 
+/// What most answers and most messages have room in.
+const ANSWER_BYTES: usize = 128;
+const MESSAGE_BYTES: usize = 512;
+
 /// Encodes an op.
 ///
 /// # Errors
 /// Only where a client's stored value cannot be carried into `encoding`, which its check at the
 /// edge rules out.
 pub fn encode(encoding: Encoding, op: &impl Serialize) -> Result<Vec<u8>, EncodeError> {
+    encode_into(Vec::with_capacity(ANSWER_BYTES), encoding, op)
+}
+
+/// As [`encode`], at the end of `bytes`.
+fn encode_into(mut bytes: Vec<u8>, encoding: Encoding, op: &impl Serialize) -> Result<Vec<u8>, EncodeError> {
     match encoding {
-        Encoding::Json => Ok(serde_json::to_vec(op)?),
+        Encoding::Json => {
+            serde_json::to_writer(&mut bytes, op)?;
+            Ok(bytes)
+        }
         Encoding::MsgPack => {
-            let mut bytes = Vec::new();
             op.serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map())?;
             Ok(bytes)
         }
@@ -168,10 +179,8 @@ pub fn message_frame(
     message: &Message,
     status: Option<&Name>,
 ) -> Result<Vec<u8>, EncodeError> {
-    encode(
-        encoding,
-        &MessageOp { op: Some("message"), id, message, status: status.unwrap_or(&message.status), item: None },
-    )
+    let op = MessageOp { op: Some("message"), id, message, status: status.unwrap_or(&message.status), item: None };
+    encode_into(Vec::with_capacity(MESSAGE_BYTES), encoding, &op)
 }
 
 /// The `signal` op.

@@ -39,7 +39,7 @@ impl Session {
         };
         self.faults.well_formed();
         let is_login = opening.op == "login";
-        if self.logged_in().is_none() && !is_login && !matches!(opening.op.as_str(), "ping" | "logout") {
+        if self.logged_in().is_none() && !is_login && !matches!(opening.op.as_ref(), "ping" | "logout") {
             return self.fail(opening.reference, Failure::new(ErrorCode::NotLoggedIn, "log in first"), out);
         }
         if let Some(why) = self.logged_in().and_then(|login| login.grant.refusal(&opening.op)) {

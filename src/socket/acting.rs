@@ -3,7 +3,7 @@
 use crate::metrics::{self, FrameFault, LoginResult};
 use crate::session::{Action, Call, CallOp};
 use crate::socket::calls::Caller;
-use crate::socket::connection::Connection;
+use crate::socket::connection::{Begun, Connection};
 use crate::socket::writer;
 
 impl Connection {
@@ -48,6 +48,6 @@ impl Connection {
             identity: self.session.identity().cloned(),
             room: self.room.clone(),
         };
-        self.answering = Some(Box::pin(async move { (reference, caller.perform(op).await) }));
+        self.answering = Some(Begun::new(async move { (reference, caller.perform(op).await) }));
     }
 }

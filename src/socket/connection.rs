@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tracing::debug;
@@ -32,8 +33,27 @@ const CLOSED_WITHOUT_CODE: u16 = 1005;
 /// Times that a quiet connection may keep room for.
 const STORED_KEPT: usize = 4;
 
-type Answering = Pin<Box<dyn Future<Output = (Option<Ref>, Answered)> + Send>>;
-type Reading = Pin<Box<dyn Future<Output = Result<LogPage, StoreError>> + Send>>;
+/// Something that was begun and is waited for.
+pub(super) struct Begun<T> {
+    future: Pin<Box<dyn Future<Output = T> + Send>>,
+    /// Nobody has waited for it yet, so that it will wake nobody.
+    is_new: bool,
+}
+
+impl<T> Begun<T> {
+    pub(super) fn new(future: impl Future<Output = T> + Send + 'static) -> Begun<T> {
+        Begun { future: Box::pin(future), is_new: true }
+    }
+
+    fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<T> {
+        self.is_new = false;
+        self.future.as_mut().poll(context)
+    }
+}
 
 pub(super) struct Connection {
     pub(super) relay: Arc<Relay>,
@@ -45,11 +65,11 @@ pub(super) struct Connection {
     pub(super) source: Source,
     /// Entries from the outbox that come after what is still to be read from the log.
     pub(super) held: VecDeque<Arc<Push>>,
-    pub(super) answering: Option<Answering>,
+    pub(super) answering: Option<Begun<(Option<Ref>, Answered)>>,
     /// What came while a login was under way, to be dealt with after it.
     early: Option<Box<Incoming>>,
     seat: Option<Seat>,
-    pub(super) reading: Option<Reading>,
+    pub(super) reading: Option<Begun<Result<LogPage, StoreError>>>,
     /// The login that was last tried, which may hold in the store whatever was answered.
     pub(super) tried: Option<(ShopId, DeviceId)>,
     pub(super) actions: Vec<Action>,
@@ -209,10 +229,36 @@ impl Connection {
         self.begin_entries(head);
     }
 
-    /// Deals with everything that came up, until there is nothing left but to write and to wait.
-    pub(super) fn settle(&mut self) {
+    /// Whether a call is answered, which is dealt with.
+    pub(super) fn poll_answering(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(answering) = &mut self.answering else { return false };
+        let Poll::Ready((reference, answered)) = answering.poll(context) else { return false };
+        self.on_answered(reference, answered);
+        // A frame that came early may ask for the next call, before another is read.
         self.act();
-        self.empty_outbox();
+        true
+    }
+
+    /// Whether a page was read, which is dealt with.
+    pub(super) fn poll_reading(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(reading) = &mut self.reading else { return false };
+        let Poll::Ready(page) = reading.poll(context) else { return false };
+        self.reading = None;
+        self.on_page(page);
+        true
+    }
+
+    /// Whether a call or a page was begun that nobody has waited for yet.
+    pub(super) fn has_begun(&self) -> bool {
+        self.answering.as_ref().is_some_and(Begun::is_new) || self.reading.as_ref().is_some_and(Begun::is_new)
+    }
+
+    /// Deals with everything that came up, until there is nothing left but to write and to wait.
+    pub(super) fn settle(&mut self, has_outbox_news: bool) {
+        self.act();
+        if has_outbox_news {
+            self.empty_outbox();
+        }
         self.go_live();
         self.session.on_written(&mut self.actions);
         self.act();

@@ -16,7 +16,7 @@ use crate::planted::{self, Fault};
 use crate::protocol::{self, Close, CloseCode, Encoding, ServerOp};
 use crate::relay::LogStretch;
 use crate::session::Offer;
-use crate::socket::connection::Connection;
+use crate::socket::connection::{Begun, Connection};
 use crate::socket::writer;
 use crate::store::StoreError;
 
@@ -181,7 +181,7 @@ impl Connection {
         let entries = self.session.room().clamp(fewest, most).next_power_of_two();
         let legacy = self.session.identity().filter(|_| self.session.is_legacy()).cloned();
         let legacy = legacy.map(|identity| (identity, self.session.conn().clone()));
-        self.reading = Some(Box::pin(async move {
+        self.reading = Some(Begun::new(async move {
             if wait > Duration::ZERO {
                 tokio::time::sleep(wait).await;
             }

@@ -57,6 +57,18 @@ pub struct Link<S> {
     _place: Place,
 }
 
+/// What there was when a connection looked.
+#[derive(Default)]
+struct News {
+    is_any: bool,
+    /// There is something in the outbox.
+    is_outbox: bool,
+    /// There may be more of it at once.
+    is_part: bool,
+    /// The client has said all that it will.
+    is_last: bool,
+}
+
 /// How the loop of a connection ends.
 enum End {
     /// It is to be closed.
@@ -134,76 +146,73 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
     }
 
-    /// Deals with whatever happens until the connection is over.
+    /// Deals with whatever happens until the connection is over. Mostly one round is enough: what it led to is
+    /// written in it, and whatever may happen next has been asked to wake this.
     fn poll_run(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        let mut is_due = false;
         loop {
-            let (mut has_news, is_finished) = self.poll_news(context);
-            if is_finished {
+            let news = self.poll_news(context);
+            if news.is_last {
                 return Poll::Ready(End::Finished);
             }
-            has_news = has_news || self.poll_deadline(context).is_ready();
-            if has_news {
-                self.connection.settle();
+            let connection = &mut self.connection;
+            if news.is_any || is_due {
+                connection.settle(news.is_outbox);
             }
-            let was_blocked = self.connection.outgoing.blocked_since().is_some();
-            let flushed = match self.connection.close {
-                Some(_) => return Poll::Ready(End::Close),
-                None => self.connection.outgoing.poll_flush(&mut self.stream, context),
-            };
-            self.connection.outbox.note_unwritten(self.connection.outgoing.bytes());
+            if connection.close.is_some() {
+                return Poll::Ready(End::Close);
+            }
+            let (may_read, was_blocked) = (connection.may_read(), connection.outgoing.blocked_since().is_some());
+            let flushed = connection.outgoing.poll_flush(&mut self.stream, context);
+            connection.outbox.note_unwritten(connection.outgoing.bytes());
             match flushed {
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Broken),
-                Poll::Ready(Ok(())) => self.connection.on_written(),
+                Poll::Ready(Ok(())) => connection.on_written(),
                 Poll::Pending => {}
             }
             if was_blocked && flushed.is_ready() {
                 // What waited for the client to take something goes on.
-                self.connection.outbox.wake();
-            } else if !has_news {
+                connection.outbox.wake();
+            }
+            let goes_on = news.is_part || connection.has_begun() || may_read != connection.may_read();
+            is_due = self.poll_deadline(context).is_ready();
+            if !goes_on && !is_due {
                 return Poll::Pending;
             }
         }
     }
 
-    /// Takes in what has happened; whether something has, and whether it was the last.
-    fn poll_news(&mut self, context: &mut Context<'_>) -> (bool, bool) {
-        let connection = &mut self.connection;
-        let mut has_news = connection.outbox.poll_changed(context).is_ready();
-        let stages = connection.relay.drain.changes();
+    /// Takes in what has happened.
+    fn poll_news(&mut self, context: &mut Context<'_>) -> News {
+        let is_outbox = self.connection.outbox.poll_changed(context).is_ready();
+        let mut news = News { is_outbox, is_any: is_outbox, ..News::default() };
+        let stages = self.connection.relay.drain.changes();
         if stages != self.stages {
             self.stages = stages;
-            connection.on_stage(connection.relay.drain.now());
-            has_news = true;
+            self.connection.on_stage(self.connection.relay.drain.now());
+            news.is_any = true;
         }
-        if let Some(answering) = &mut connection.answering
-            && let Poll::Ready((reference, answered)) = answering.as_mut().poll(context)
-        {
-            connection.on_answered(reference, answered);
-            // A frame that came early may ask for the next call, before another is read.
-            connection.act();
-            has_news = true;
-        }
-        if let Some(reading) = &mut connection.reading
-            && let Poll::Ready(page) = reading.as_mut().poll(context)
-        {
-            connection.reading = None;
-            connection.on_page(page);
-            has_news = true;
-        }
+        news.is_any |= self.connection.poll_answering(context) | self.connection.poll_reading(context);
         // While a call is under way the next frame waits, and so it does while the client does not take what
         // there is.
-        for _ in 0..FRAMES_MAX {
-            if !connection.may_read() || connection.close.is_some() {
+        for frames in 0.. {
+            if !self.connection.may_read() || self.connection.close.is_some() {
+                break;
+            }
+            if frames == FRAMES_MAX {
+                news.is_part = true;
                 break;
             }
             let Poll::Ready(incoming) = self.reader.poll_next(&mut self.stream, context) else { break };
-            has_news = true;
-            if !connection.on_frame(incoming) {
-                return (true, true);
+            news.is_any = true;
+            if !self.connection.on_frame(incoming) {
+                news.is_last = true;
+                break;
             }
-            connection.act();
+            self.connection.act();
+            self.connection.poll_answering(context);
         }
-        (has_news, false)
+        news
     }
 
     /// Ready when something was due, and is dealt with. An alarm that is too early is left as it is: what it was

@@ -17,6 +17,8 @@ use crate::store::record::content::{ContentRecord, OriginRecord};
 
 /// Levels that a record may nest. Clients' values count for none: they are bytes in it.
 const DEPTH_MAX: usize = 64;
+/// What most messages have room in.
+const MESSAGE_BYTES: usize = 512;
 
 /// A record that cannot be read, or a value that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +36,9 @@ pub enum RecordError {
 /// # Errors
 /// [`RecordError::Encode`]
 pub fn encode_message(message: &Message) -> Result<Vec<u8>, RecordError> {
-    Ok(rmp_serde::to_vec_named(&EntryRecord::Message(message.into()))?)
+    let mut bytes = Vec::with_capacity(MESSAGE_BYTES);
+    rmp_serde::encode::write_named(&mut bytes, &EntryRecord::Message(message.into()))?;
+    Ok(bytes)
 }
 
 /// The bytes of a status change.

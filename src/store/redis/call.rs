@@ -4,13 +4,16 @@
 //! are cloned for next to nothing, where words by themselves would be an allocation each, twice. Never talks to
 //! Redis. Made by [`super::scripts`], sent by [`super::batches`] and [`super::commits`].
 
-use std::fmt::Display;
-use std::io::Write as _;
-
 use bytes::Bytes;
 use fred::types::Value;
 
 use crate::store::redis::slots::slot_of;
+
+/// What most calls have room in.
+const BYTES: usize = 768;
+const WORDS: usize = 24;
+/// A count of keys or arguments.
+const NUMBER_BYTES: usize = 8;
 
 /// A call of a script, all keys of which are in one slot.
 #[derive(Debug)]
@@ -24,7 +27,7 @@ impl Call {
     /// One with these keys.
     pub fn new<const N: usize>(keys: [String; N]) -> Call {
         let slot = keys.first().map_or(0, |key| slot_of(key));
-        let mut words = Words::default();
+        let mut words = Words::with_room(WORDS, BYTES);
         keys.iter().for_each(|key| words.push(key));
         Call { slot, keys: N, words }
     }
@@ -42,9 +45,9 @@ impl Call {
         self
     }
 
-    /// One more argument, as it is printed.
-    pub fn shown(mut self, arg: impl Display) -> Call {
-        self.words.push_shown(arg);
+    /// One more argument, a number.
+    pub fn number(mut self, arg: impl itoa::Integer) -> Call {
+        self.words.push_number(arg);
         self
     }
 
@@ -66,24 +69,26 @@ impl Call {
 
     /// What is sent for it; `script` is the digest or the text of the script.
     pub fn words(&self, script: &str) -> Vec<Value> {
-        let mut words = Words::default();
+        let mut words = Words::with_room(self.len() + 2, self.words.bytes.len() + script.len() + NUMBER_BYTES);
         words.push(script);
-        words.push_shown(self.keys);
+        words.push_number(self.keys);
         words.extend(&self.words, 0, self.len());
         words.into_values()
     }
 
     /// What is sent for several calls; `script` is that of `lua/many.lua` around the script.
-    pub fn words_of_many(script: &str, calls: &[impl AsRef<Call>]) -> Vec<Value> {
-        let calls = || calls.iter().map(AsRef::as_ref);
-        let mut words = Words::default();
+    pub fn words_of_many(script: &str, all: &[impl AsRef<Call>]) -> Vec<Value> {
+        let calls = || all.iter().map(AsRef::as_ref);
+        let bytes: usize = calls().map(|call| call.words.bytes.len() + 2 * NUMBER_BYTES).sum();
+        let count: usize = calls().map(|call| call.len() + 2).sum();
+        let mut words = Words::with_room(count + 3, bytes + script.len() + 2 * NUMBER_BYTES);
         words.push(script);
-        words.push_shown(calls().map(|call| call.keys).sum::<usize>());
+        words.push_number(calls().map(|call| call.keys).sum::<usize>());
         calls().for_each(|call| words.extend(&call.words, 0, call.keys));
-        words.push_shown(calls().count());
+        words.push_number(all.len());
         for call in calls() {
-            words.push_shown(call.keys);
-            words.push_shown(call.len() - call.keys);
+            words.push_number(call.keys);
+            words.push_number(call.len() - call.keys);
         }
         calls().for_each(|call| words.extend(&call.words, call.keys, call.len()));
         words.into_values()
@@ -91,22 +96,24 @@ impl Call {
 }
 
 /// Words, one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Words {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Words {
+    fn with_room(words: usize, bytes: usize) -> Words {
+        Words { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(words) }
+    }
+
     fn push(&mut self, word: impl AsRef<[u8]>) {
         self.bytes.extend_from_slice(word.as_ref());
         self.ends.push(self.bytes.len());
     }
 
-    fn push_shown(&mut self, word: impl Display) {
-        // Memory takes whatever is written to it.
-        let _ = write!(self.bytes, "{word}");
-        self.ends.push(self.bytes.len());
+    fn push_number(&mut self, word: impl itoa::Integer) {
+        self.push(itoa::Buffer::new().format(word));
     }
 
     /// Those of `other` from one place to another.
@@ -142,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_call_is_its_keys_and_its_arguments() {
-        let call = keys(["a", "b"]).key("c").arg("1").shown(2).args(["3", ""]);
+        let call = keys(["a", "b"]).key("c").arg("1").number(2).args(["3", ""]);
         assert_eq!((call.len(), call.slot()), (7, slot_of("a")));
         assert_eq!(texts(&call.words("digest")), "digest 3 a b c 1 2 3 ");
     }

@@ -155,7 +155,7 @@ impl Scripts {
             Audience::ADevice => ("r", &[][..]),
             Audience::OneOf(devices) => ("d", devices),
         };
-        let script = script.arg(call.record).arg(call.publisher).shown(call.log_entries_max).shown(once_ms);
+        let script = script.arg(call.record).arg(call.publisher).number(call.log_entries_max).number(once_ms);
         let mut reply = self.publish.run(&self.committed, script.arg(check).args(devices)).await?;
         match reply.number()? {
             0 => Ok(Published::Stored(reply.parsed()?)),
@@ -169,14 +169,14 @@ impl Scripts {
 
     /// `mark_delivered.lua`, for at most [`MARKS_MAX`] marks.
     pub async fn mark_delivered(&self, shop: &ShopKeys, marks: &[Mark]) -> Result<Vec<Marked>, StoreError> {
-        let mut call = Call::new([shop.cursors(), shop.expired()]).shown(marks.len());
+        let mut call = Call::new([shop.cursors(), shop.expired()]).number(marks.len());
         call = call.args(marks.iter().map(|mark| &mark.device));
         for mark in marks {
-            call = call.shown(mark.through);
+            call = call.arg(mark.through.text());
         }
-        for (place, mark) in (1..).zip(marks).filter(|(_, mark)| !mark.expired.is_empty()) {
+        for (place, mark) in (1_usize..).zip(marks).filter(|(_, mark)| !mark.expired.is_empty()) {
             let expired: Vec<String> = mark.expired.iter().map(MessageId::to_string).collect();
-            call = call.shown(place).arg(expired.join(","));
+            call = call.number(place).arg(expired.join(","));
         }
         let mut reply = self.mark_delivered.run(&self.commands, call).await?;
         let outcome = |from: Option<MessageId>| from.map_or(Marked::Before, |from| Marked::Advanced { from });
@@ -194,7 +194,7 @@ impl Scripts {
         let call = Call::new([devices, mains, cursors, online, shop.head(), shop.channel(), shop.barred()])
             .args([connect.device.as_str(), connect.role.as_str(), connect.conn.as_str(), connect.node.as_str()])
             .arg(connect.meta.as_deref().unwrap_or_default())
-            .shown(not_after_ms)
+            .number(not_after_ms)
             .arg(connect.user.as_ref().map_or("", |user| user.as_str()))
             .arg(if connect.groups.is_some() { "=" } else { "-" })
             .args(connect.groups.iter().flatten());
@@ -217,7 +217,7 @@ impl Scripts {
         conn: &ConnId,
         settled: MessageId,
     ) -> Result<bool, StoreError> {
-        let call = Call::new([shop.devices(), shop.online(), shop.cursors()]).arg(device).arg(conn).shown(settled);
+        let call = Call::new([shop.devices(), shop.online(), shop.cursors()]).arg(device).arg(conn).arg(settled.text());
         yes_or_no(self.disconnect.run(&self.commands, call).await?)
     }
 
@@ -225,7 +225,7 @@ impl Scripts {
     pub async fn restore(&self, shop: &ShopKeys, online: &Online) -> Result<Restored, StoreError> {
         let Online { device, role, conn, node, since_ms } = online;
         let call = Call::new([shop.devices(), shop.online(), shop.barred()]).arg(device).arg(conn).arg(node);
-        let mut reply = self.restore.run(&self.commands, call.shown(since_ms).arg(role.as_str())).await?;
+        let mut reply = self.restore.run(&self.commands, call.number(*since_ms).arg(role.as_str())).await?;
         match reply.number()? {
             0 => Ok(Restored::Online),
             1 => Ok(Restored::Taken),
@@ -243,7 +243,7 @@ impl Scripts {
         publisher: &NodeId,
     ) -> Result<StatusSet, StoreError> {
         let call = Call::new([shop.log(), shop.head(), shop.status(), shop.channel()])
-            .shown(change.message)
+            .arg(change.message.text())
             .arg(&change.status)
             .arg(change.expect.as_ref().map_or("", |expect| expect.as_str()))
             .arg(hashes::origin_text(&change.by))
@@ -270,7 +270,7 @@ impl Scripts {
     /// `read.lua`
     pub async fn read(&self, shop: &ShopKeys, after: MessageId, limit: PageLimit) -> Result<RawPage, StoreError> {
         let call = Call::new([shop.log(), shop.status(), shop.expired()]);
-        let call = call.shown(after).shown(limit.entries.clamp(1, PAGE_ENTRIES_MAX)).shown(limit.bytes);
+        let call = call.arg(after.text()).number(limit.entries.clamp(1, PAGE_ENTRIES_MAX)).number(limit.bytes);
         let mut reply = self.read.run(&self.reads, call).await?;
         let is_end = match reply.number()? {
             0 => false,
@@ -289,7 +289,7 @@ impl Scripts {
     /// `trim.lua`, for at most [`TRIM_ENTRIES_MAX`] entries.
     pub async fn trim(&self, shop: &ShopKeys, through: MessageId, entries_max: usize) -> Result<usize, StoreError> {
         let call = Call::new([shop.log(), shop.status(), shop.expired(), shop.numbers()]);
-        let mut reply = self.trim.run(&self.commands, call.shown(through).shown(entries_max)).await?;
+        let mut reply = self.trim.run(&self.commands, call.arg(through.text()).number(entries_max)).await?;
         let removed = reply.number()?;
         usize::try_from(removed).map_err(|_| reply.unknown(removed))
     }
@@ -297,7 +297,7 @@ impl Scripts {
     /// `number.lua`, for a bounded number of pairs: what each message has now.
     pub async fn number(&self, shop: &ShopKeys, offers: &[(MessageId, u64)]) -> Result<Vec<Option<u64>>, StoreError> {
         let call = Call::new([shop.log(), shop.numbers()]);
-        let call = offers.iter().fold(call, |call, (message, offered)| call.shown(message).shown(offered));
+        let call = offers.iter().fold(call, |call, (message, offered)| call.arg(message.text()).number(*offered));
         let mut reply = self.number.run(&self.commands, call).await?;
         offers.iter().map(|_| reply.parsed_or_nil()).collect()
     }
@@ -307,7 +307,7 @@ impl Scripts {
         let (devices, mains, cursors, online) = (shop.devices(), shop.mains(), shop.cursors(), shop.online());
         let call = Call::new([devices, mains, cursors, online, shop.attrs(), shop.channel()]).arg(device);
         let call = match which {
-            Forget::UnseenSince(seen_before_ms) => call.shown(seen_before_ms),
+            Forget::UnseenSince(seen_before_ms) => call.number(seen_before_ms),
             Forget::ByOperator => call.arg(""),
         };
         yes_or_no(self.forget.run(&self.commands, call).await?)
@@ -326,7 +326,7 @@ impl Scripts {
             .arg(step)
             .arg(name.map_or("", |name| name.as_str()))
             .arg(call.change.device.as_ref().map_or("", |device| device.as_str()))
-            .shown(call.groups_max)
+            .number(call.groups_max)
             .arg(call.record)
             .arg(call.publisher);
         let mut reply = self.membership.run(&self.committed, script).await?;
@@ -400,7 +400,7 @@ impl Scripts {
 
     /// `claim.lua`
     pub async fn claim(&self, lease_key: String, node: &NodeId, lease: Duration) -> Result<bool, StoreError> {
-        let call = Call::new([lease_key]).arg(node).shown(lease.as_millis().max(1));
+        let call = Call::new([lease_key]).arg(node).number(lease.as_millis().max(1));
         yes_or_no(self.claim.run(&self.commands, call).await?)
     }
 
@@ -412,7 +412,7 @@ impl Scripts {
         whose: Option<String>,
         kept: Duration,
     ) -> Result<(), StoreError> {
-        let call = Call::new([conns_key]).arg(conn).arg(whose.unwrap_or_default()).shown(kept.as_secs());
+        let call = Call::new([conns_key]).arg(conn).arg(whose.unwrap_or_default()).number(kept.as_secs());
         self.note_conn.run(&self.commands, call).await.map(drop)
     }
 }
