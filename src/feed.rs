@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, unconstrained};
 use tracing::{debug, info, warn};
 
 use crate::hub::{Applied, HeadCheck, Hub, Push, Room, RoomGuard, SignalPush, Subscription};
@@ -127,11 +127,16 @@ impl Feed {
         self.wake.notify_one();
     }
 
-    /// Takes events until the store ends them.
+    /// Takes events until the store ends them: all that there are whenever it runs. With no more of them in a turn
+    /// than tokio allows a task, what is stored would be heard of later and later where a thousand connections
+    /// publish in that turn.
     pub async fn listen(&self, mut events: mpsc::Receiver<FeedEvent>) {
-        while let Some(event) = events.recv().await {
-            self.on_event(event);
-        }
+        let listening = async {
+            while let Some(event) = events.recv().await {
+                self.on_event(event);
+            }
+        };
+        unconstrained(listening).await;
     }
 
     fn on_event(&self, event: FeedEvent) {

@@ -11,6 +11,7 @@ use fred::types::Message;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::task::unconstrained;
 
 use crate::metrics;
 use crate::store::redis::keys::Keys;
@@ -63,7 +64,12 @@ pub struct Pump {
 }
 
 impl Pump {
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        // It stops where the feed is full. Otherwise as whoever takes events: all that there are.
+        unconstrained(self.hand_on_all()).await;
+    }
+
+    async fn hand_on_all(mut self) {
         loop {
             match self.messages.recv().await {
                 Ok(message) if self.keys.is_probe(&message.channel) => self.hear(&message),
