@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
-use shoprelay::ids::{MessageId, ShopId};
+use shoprelay::ids::{DeviceId, MessageId, ShopId};
 use shoprelay::message::{Audience, Entry, Origin, Role, Value};
 use shoprelay::store::{Dealt, FeedEvent, PageLimit, Publish, Published, SetStatus, StatusSet, Store};
 
@@ -18,6 +18,7 @@ conformance! {
     what_a_legacy_device_gave_is_stored_and_told_with_its_message,
     a_retry_under_one_key_stores_one_message,
     what_many_shops_publish_at_once_is_stored_in_each,
+    what_is_for_thousands_of_devices_goes_beside_what_is_for_few,
     a_message_for_nobody_registered_is_refused,
     a_back_ends_message_for_a_shop_that_nobody_registered_in_is_refused,
     a_full_log_refuses_messages_and_takes_them_again_after_a_trim,
@@ -49,6 +50,27 @@ async fn what_many_shops_publish_at_once_is_stored_in_each(bench: &mut Bench) {
         let page = store.read(shop, MessageId::ZERO, PageLimit { entries: 10, bytes: 1 << 20 }).await.unwrap();
         assert_eq!(ids(&page), stored, "{shop}");
     }
+}
+
+/// A script holds a few thousand values at once, so that such a call goes by itself.
+async fn what_is_for_thousands_of_devices_goes_beside_what_is_for_few(bench: &mut Bench) {
+    let store = &*bench.store;
+    connect(store, "till", Role::Main, "c").await;
+    let strangers: Vec<DeviceId> = (0..9000).map(|n| device(&format!("stranger-{n}"))).collect();
+    let everybody = [&strangers[..], &[device("till")]].concat();
+    let publish = async |n: usize| {
+        let to = match n % 3 {
+            0 => Audience::Devices(everybody.clone().into()),
+            1 => Audience::Devices(strangers.clone().into()),
+            _ => Audience::Mains,
+        };
+        store.publish(&shop(), &message(to)).await.unwrap()
+    };
+    for (n, published) in join_all((0..12).map(&publish)).await.into_iter().enumerate() {
+        let is_stored = matches!(published, Published::Stored(_));
+        assert!(is_stored == (n % 3 != 1) && (is_stored || published == Published::NoSuchDevice), "{n}: {published:?}");
+    }
+    assert_eq!(store.log_len(&shop()).await.unwrap(), 8);
 }
 
 fn deal(message: MessageId, by: &str, status: &str) -> SetStatus {
