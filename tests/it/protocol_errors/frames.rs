@@ -145,12 +145,13 @@ async fn a_frame_that_comes_byte_by_byte_amid_pushes_is_read_whole() {
     }
 }
 
-/// Some need nothing of the store and some do, and there are more of them than a connection takes in at once.
+/// First more than a connection takes in at once, then some that need the store among some that do not.
 #[tokio::test]
 async fn what_comes_in_one_piece_is_answered_frame_by_frame_and_in_order() {
     let world = World::start(1).await;
     let mut socket = logged_in(&world).await;
-    let ops = ["ping", "notify", "ping", "online", "ping"].into_iter().cycle().take(100);
+    let mixed = ["ping", "notify", "ping", "online"].into_iter().cycle();
+    let ops = std::iter::repeat_n("ping", 40).chain(mixed).take(100);
     let frames = ops.enumerate().map(|(n, op)| Frame::text(json!({"op": op, "ref": n, "type": "add"}).to_string()));
     let piece: Vec<u8> = frames.flat_map(|frame| frame.bytes()).collect();
     socket.write(&piece).await;
