@@ -1,6 +1,9 @@
 //! WebSocket frames as no decent client sends them.
 
+use std::time::Duration;
+
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::harness::raw::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT};
 use crate::harness::{Frame, Login, RawSocket, World, unique};
@@ -155,10 +158,14 @@ async fn what_comes_in_one_piece_is_answered_frame_by_frame_and_in_order() {
     let frames = ops.enumerate().map(|(n, op)| Frame::text(json!({"op": op, "ref": n, "type": "add"}).to_string()));
     let piece: Vec<u8> = frames.flat_map(|frame| frame.bytes()).collect();
     socket.write(&piece).await;
-    for n in 0..100 {
-        let answer = socket.next().await;
-        assert!(answer["ref"] == n && answer["op"] != "error", "{n}: {answer}");
-    }
+    let answers = async {
+        for n in 0..100 {
+            let answer = socket.next().await;
+            assert!(answer["ref"] == n && answer["op"] != "error", "{n}: {answer}");
+        }
+    };
+    // By then no heartbeat has woken a connection that forgot some of them.
+    timeout(Duration::from_secs(15), answers).await.unwrap();
 }
 
 #[tokio::test]
