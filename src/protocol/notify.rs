@@ -101,8 +101,8 @@ impl Visitor<'_> for SecondsVisitor {
 ///
 /// # Errors
 /// What is wrong with it, with the field.
-pub(super) fn from_json(object: &[u8]) -> Result<Notify, String> {
-    serde_json::from_slice::<NotifyFields>(object).map_err(|error| error.to_string())?.check()
+pub(super) fn from_json(object: &str) -> Result<Notify, String> {
+    serde_json::from_str::<NotifyFields>(object).map_err(|error| error.to_string())?.check()
 }
 
 impl NotifyFields {

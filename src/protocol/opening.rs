@@ -70,7 +70,7 @@ fn plain_notify(frame: &[u8]) -> Option<(Option<Ref>, Notify)> {
     if rest.contains(r#""op""#) || rest.contains(r#""ref""#) || text.contains('\\') {
         return None;
     }
-    notify::from_json(frame).ok().map(|notify| (reference, notify))
+    notify::from_json(text).ok().map(|notify| (reference, notify))
 }
 
 /// The `ref` that a text begins with, and what follows it. Whether it is JSON at all is seen elsewhere.

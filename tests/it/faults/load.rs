@@ -49,7 +49,8 @@ impl Load {
         }
         let publish = |n: usize| {
             let login = as_said(Login::sub(shop, &format!("hand-{n}")));
-            Publisher::start(login, urls, count, pace, json!({"type": "add", "data": {"from": n}}))
+            // By every node: where one serves nobody, the others go on.
+            Publisher::start_at(n, login, urls, count, pace, json!({"type": "add", "data": {"from": n}}))
         };
         let publishers = (0..3).map(publish).collect();
         Load { shop: shop.to_owned(), mains, publishers }

@@ -32,14 +32,19 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes `count` messages of these fields, `pace` apart at least.
+    /// Publishes `count` messages of these fields, `pace` apart at least, by any of the nodes.
     pub fn start(login: Login, urls: &Urls, count: usize, pace: Duration, fields: Value) -> Publisher {
+        Publisher::start_at(usize::from(rand::random::<u8>()), login, urls, count, pace, fields)
+    }
+
+    /// The same, by this one of the nodes to begin with.
+    pub fn start_at(first: usize, login: Login, urls: &Urls, count: usize, pace: Duration, fields: Value) -> Publisher {
         let accepted = Arc::new(Mutex::new(Vec::new()));
         let has_enough = Arc::new(AtomicBool::new(false));
         let publish = Publish {
             login,
             urls: urls.clone(),
-            attempt: usize::from(rand::random::<u8>()),
+            attempt: first,
             device: None,
             accepted: accepted.clone(),
             has_enough: has_enough.clone(),
