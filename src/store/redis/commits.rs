@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use crate::metrics;
 use crate::store::redis::call::Call;
 use crate::store::redis::reply;
-use crate::store::redis::script::{ScriptText, ensure_up};
+use crate::store::redis::script::{Texts, ensure_up};
 
 /// Writes that may wait to be sent.
 const WAITING_MAX: usize = 4096;
@@ -34,7 +34,7 @@ const BACK_MAX: Duration = Duration::from_millis(50);
 
 /// A write that waits for its answer.
 struct Job {
-    script: ScriptText,
+    texts: Arc<Texts>,
     call: Arc<Call>,
     done: oneshot::Sender<Result<Value, Error>>,
 }
@@ -72,10 +72,10 @@ impl Commits {
     ///
     /// # Errors
     /// Also where it ran and too few replicas have it.
-    pub async fn run(&self, script: ScriptText, call: Arc<Call>) -> Result<Value, Error> {
+    pub async fn run(&self, texts: &Arc<Texts>, call: Arc<Call>) -> Result<Value, Error> {
         ensure_up(&self.client)?;
         let (done, answer) = oneshot::channel();
-        let job = Job { script, call, done };
+        let job = Job { texts: texts.clone(), call, done };
         if self.jobs.try_send(job).is_err() {
             return Err(Error::new(ErrorKind::Backpressure, "too many writes wait for replicas"));
         }
@@ -161,8 +161,8 @@ impl Batches {
         let pipeline = self.client.pipeline();
         for job in batch {
             let (name, script) = match form {
-                Form::Digest => ("EVALSHA", &job.script.digest),
-                Form::Text => ("EVAL", &job.script.text),
+                Form::Digest => ("EVALSHA", &job.texts.one.digest),
+                Form::Text => ("EVAL", &job.texts.one.text),
             };
             let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
             let _queued: Value = pipeline.custom(command, job.call.words(script)).await?;

@@ -89,7 +89,7 @@ impl Script {
 
     async fn run_on(&self, shard: Arc<Shard>, line: Line, call: Arc<Call>) -> Result<Value, Error> {
         match (line, &shard.commits) {
-            (Line::Committed, Some(commits)) => Box::pin(commits.run(self.texts.one.clone(), call)).await,
+            (Line::Committed, Some(commits)) => Box::pin(commits.run(&self.texts, call)).await,
             (Line::Commands | Line::Committed, _) if self.goes_together => shard.batches.run(&self.texts, call).await,
             _ => {
                 let client = client_of(&shard, line);
