@@ -13,8 +13,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for needed in valgrind callgrind_control redis-server redis-cli curl; do
-  command -v "$needed" >/dev/null || { echo "$needed is not here; apt-get install valgrind redis-server redis-tools curl" >&2; exit 1; }
+for needed in valgrind callgrind_control redis-server curl; do
+  command -v "$needed" >/dev/null || { echo "$needed is not here; apt-get install valgrind redis-server curl" >&2; exit 1; }
 done
 if [ -z "${BINARY:-}" ]; then
   cargo build --release --bin shoprelay

@@ -97,14 +97,6 @@ impl Visitor<'_> for SecondsVisitor {
     }
 }
 
-/// Reads a notify that is a JSON object, and the fields of nothing else in it.
-///
-/// # Errors
-/// What is wrong with it, with the field.
-pub(super) fn from_json(object: &str) -> Result<Notify, String> {
-    serde_json::from_str::<NotifyFields>(object).map_err(|error| error.to_string())?.check()
-}
-
 impl NotifyFields {
     pub(super) fn check(self) -> Result<Notify, String> {
         let to = self.to.map(|to| to.0);

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::notify::{self, Notify};
+use crate::protocol::notify::{Notify, NotifyFields};
 use crate::protocol::{Encoding, ErrorCode, FrameKind, VALUE_DEPTH_MAX};
 
 /// Longest `ref` text, in bytes.
@@ -70,7 +70,8 @@ fn plain_notify(frame: &[u8]) -> Option<(Option<Ref>, Notify)> {
     if rest.contains(r#""op""#) || rest.contains(r#""ref""#) || text.contains('\\') {
         return None;
     }
-    notify::from_json(text).ok().map(|notify| (reference, notify))
+    let fields: NotifyFields = serde_json::from_str(text).ok()?;
+    Some((reference, fields.check().ok()?))
 }
 
 /// The `ref` that a text begins with, and what follows it. Whether it is JSON at all is seen elsewhere.

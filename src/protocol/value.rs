@@ -63,11 +63,10 @@ fn check_json(text: &str) -> Result<(), String> {
 }
 
 fn check_closely(text: &str) -> Result<(), String> {
-    let has_floats = Cell::new(false);
-    let check = Check { depth: 0, has_floats: &has_floats };
-    check.deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|cause| cause.to_string())?;
-    // The parser makes a float of an integer that is too wide.
-    match has_floats.get().then(|| first_wide_integer(text)).flatten() {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let mut nowhere = serde_json::Serializer::new(std::io::sink());
+    Forward::new(&mut deserializer, 0).serialize(&mut nowhere).map_err(|cause| cause.to_string())?;
+    match first_wide_integer(text) {
         Some(number) => Err(format!("the integer {number} does not fit into 64 bits")),
         None => Ok(()),
     }
@@ -99,72 +98,6 @@ fn is_plain(text: &str) -> bool {
         }
     }
     opened <= VALUE_DEPTH_MAX
-}
-
-/// Goes through a JSON value as [`Forward`] would, and keeps nothing of it.
-#[derive(Clone, Copy)]
-struct Check<'a> {
-    depth: usize,
-    has_floats: &'a Cell<bool>,
-}
-
-impl<'a> Check<'a> {
-    fn deeper<E: de::Error>(self) -> Result<Check<'a>, E> {
-        deeper(self.depth).map(|depth| Check { depth, ..self })
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Check<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Check<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        self.has_floats.set(true);
-        Ok(())
-    }
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let within = self.deeper()?;
-        while seq.next_element_seed(within)?.is_some() {}
-        Ok(())
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let within = self.deeper()?;
-        while map.next_key_seed(within)?.is_some() {
-            map.next_value_seed(within)?;
-        }
-        Ok(())
-    }
-}
-
-fn deeper<E: de::Error>(depth: usize) -> Result<usize, E> {
-    if depth >= VALUE_DEPTH_MAX {
-        return Err(E::custom(format_args!("nested more than {VALUE_DEPTH_MAX} levels deep")));
-    }
-    Ok(depth + 1)
 }
 
 /// The first integer of a valid JSON text that is beyond 64 bits; the parser would make it a float.
@@ -243,6 +176,15 @@ struct ForwardVisitor<S> {
     depth: usize,
 }
 
+impl<S> ForwardVisitor<S> {
+    fn deeper<E: de::Error>(&self) -> Result<usize, E> {
+        if self.depth >= VALUE_DEPTH_MAX {
+            return Err(E::custom(format_args!("nested more than {VALUE_DEPTH_MAX} levels deep")));
+        }
+        Ok(self.depth + 1)
+    }
+}
+
 impl<'de, S: Serializer> Visitor<'de> for ForwardVisitor<S> {
     type Value = S::Ok;
 
@@ -289,13 +231,13 @@ impl<'de, S: Serializer> Visitor<'de> for ForwardVisitor<S> {
         Err(de::Error::custom("MessagePack extension types are not passed on"))
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<S::Ok, A::Error> {
-        let depth = deeper(self.depth)?;
+        let depth = self.deeper()?;
         let mut out = self.serializer.serialize_seq(seq.size_hint()).map_err(de::Error::custom)?;
         while seq.next_element_seed(Element::<_, S> { out: &mut out, depth, marker: PhantomData })?.is_some() {}
         out.end().map_err(de::Error::custom)
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<S::Ok, A::Error> {
-        let depth = deeper(self.depth)?;
+        let depth = self.deeper()?;
         let mut out = self.serializer.serialize_map(map.size_hint()).map_err(de::Error::custom)?;
         while map.next_key_seed(Key::<_, S> { out: &mut out, marker: PhantomData })?.is_some() {
             map.next_value_seed(MapValue::<_, S> { out: &mut out, depth, marker: PhantomData })?;
