@@ -28,6 +28,8 @@ const ROUNDS: usize = 12;
 const STEPS: usize = 300;
 const NODES: usize = 3;
 const SHOPS: [&str; 3] = ["s", "s 2", "店"];
+/// Nobody publishes to it.
+const FENCE: &str = "fence";
 /// What [`At::Beyond`] is.
 const BEYOND: MessageId = MessageId { ms: u64::MAX / 2, n: 7 };
 
@@ -237,7 +239,12 @@ impl Side {
             Op::Leave => said(self.store(node).leave(&nodes[node]).await),
             // The feed that is compared is the first node's.
             Op::Subscribe => said(self.store(0).subscribe(&of).await),
-            Op::Unsubscribe => said(self.store(0).unsubscribe(&of).await),
+            Op::Unsubscribe => {
+                self.store(0).unsubscribe(&of).await.unwrap();
+                // Events that are on their way may still come. What is asked for next is answered only when
+                // the server has dropped the channel.
+                said(self.store(0).subscribe(&FENCE.parse().unwrap()).await)
+            }
             Op::LogLen => said(self.store(node).log_len(&of).await),
             Op::Shops => said(self.store(node).shops().await),
             Op::Attrs(device) => said(self.store(node).attrs(&of, device).await),
