@@ -1,6 +1,8 @@
-//! The directory of the engine: its lock, its database file, and the room it keeps back.
+//! The directory of the engine: its lock, its database file, its journal, and the room it keeps back.
 //!
-//! Owns how the file is made, opened, checked and closed. A file that is damaged, foreign or of a
+//! Owns how the files are made, opened, checked and closed, and which of them is synced when: the journal with
+//! each transaction, before its changes can be seen in the database, and the database itself from time to
+//! time. What it had not synced when the process died is done again from the journal. A file that is damaged, foreign or of a
 //! later version is refused and left as it is; only where there is none a new one is made, under
 //! another name until it is whole. Never looks into a shop's rows. Called by [`super`] and
 //! [`super::writer`].
@@ -17,16 +19,18 @@ use redb::{
     WriteTransaction,
 };
 
-use crate::store::embedded::tables::{FORMAT, FORMAT_ROW, Failure, META, Tables};
+use crate::store::embedded::journal::{self, Journal, JournalError};
+use crate::store::embedded::tables::{Changes, FORMAT, FORMAT_OLDEST, FORMAT_ROW, Failure, JOURNAL_ROW, META, Tables};
 
 /// Pages of the file that are kept in memory; redb would take a gigabyte.
 const CACHE_BYTES: usize = 64 << 20;
-/// Kept back for what empties a full disk.
-const RESERVE_BYTES: usize = 4 << 20;
-/// Between two attempts to get the reserve back, or to open a file that failed.
+/// Kept back for what empties a full disk, and for what the changes in a journal take in the database.
+const RESERVE_BYTES: usize = 16 << 20;
+/// Between two attempts to get the reserve back, to open a file that failed, or to sync one.
 const RETRY: Duration = Duration::from_secs(1);
 
 const FILE: &str = "shoprelay.redb";
+const JOURNAL: &str = "journal";
 const LOCK: &str = "lock";
 const RESERVE: &str = "reserve";
 
@@ -39,6 +43,8 @@ pub enum StartError {
     InUse { dir: PathBuf, holder: String },
     #[error("{} is damaged and was left as it is: {cause}; put a copy of it back, or move it away to begin with an empty store", path.display())]
     Damaged { path: PathBuf, cause: String },
+    #[error("the journal {} does not go with the database beside it and was left as it is: {cause}; put a copy of both back, or an empty file in its place to go on without what was accepted last", path.display())]
+    Journal { path: PathBuf, cause: String },
     #[error("{} is no store of shoprelay; name another directory", path.display())]
     Foreign { path: PathBuf },
     #[error("{} has format {seen} and this version knows {FORMAT}; start the version that wrote it, or a newer one", path.display())]
@@ -60,14 +66,17 @@ impl Slot {
         Ok(self.0.read().as_ref().ok_or(Failure::Closed)?.begin_read()?)
     }
 
-    /// The transaction that changes something; there is one at a time.
+    /// The transaction that changes something; there is one at a time. It is for [`Disk::commit`].
     ///
     /// # Errors
     /// [`Failure`]
     pub fn begin_write(&self) -> Result<WriteTransaction, Failure> {
+        self.begin(Durability::None)
+    }
+
+    fn begin(&self, durability: Durability) -> Result<WriteTransaction, Failure> {
         let mut transaction = self.0.read().as_ref().ok_or(Failure::Closed)?.begin_write()?;
-        // What redb does by default; everything that was answered rests on it.
-        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_durability(durability)?;
         Ok(transaction)
     }
 
@@ -90,8 +99,11 @@ impl Slot {
 pub struct Disk {
     path: PathBuf,
     slot: Arc<Slot>,
+    journal: Journal,
     reserve: Reserve,
     failed_at: Option<Instant>,
+    /// When the database could not be synced last, if it was not since.
+    unsynced_at: Option<Instant>,
     /// Held, never read: it is freed with the process, however that ends.
     _lock: File,
 }
@@ -110,6 +122,7 @@ impl Disk {
         if !path.try_exists().map_err(unusable)? {
             create(dir, &path)?;
         }
+        let journal_path = dir.join(JOURNAL);
         let mut reserve = Reserve::take(dir.join(RESERVE));
         let mut opened = open_checked(&path);
         if matches!(&opened, Err(error) if is_full(error)) {
@@ -118,9 +131,10 @@ impl Disk {
             opened = open_checked(&path);
         }
         let database = opened.map_err(|error| start_error(&path, error))?;
-        check_format(&path, &database)?;
+        check_format(&path, &journal_path, &database)?;
+        let journal = replay(&journal_path, &database)?;
         let slot = Arc::new(Slot(RwLock::new(Some(database))));
-        Ok(Disk { path, slot, reserve, failed_at: None, _lock: lock })
+        Ok(Disk { path, slot, journal, reserve, failed_at: None, unsynced_at: None, _lock: lock })
     }
 
     /// What is shared with who reads.
@@ -133,27 +147,80 @@ impl Disk {
         &mut self.reserve
     }
 
-    /// Closes the file and opens it again: after an error redb refuses everything else until then.
+    /// Syncs the changes of a transaction, and then shows them to who reads. Says whether there was anything to sync.
+    ///
+    /// # Errors
+    /// [`Failure`]; the changes may be on disk all the same.
+    pub fn commit(&mut self, transaction: WriteTransaction, changes: &[u8]) -> Result<bool, Failure> {
+        if changes.is_empty() {
+            return Ok(false);
+        }
+        transaction.open_table(META)?.insert(JOURNAL_ROW, self.journal.next())?;
+        self.journal.append(changes)?;
+        transaction.commit()?;
+        Ok(true)
+    }
+
+    /// Syncs the database where the journal has grown large. Where there is no room for that, there is
+    /// with what was kept back; and whatever happens, the journal has everything.
+    pub fn sync_when_due(&mut self) {
+        let has_failed = self.unsynced_at.is_some_and(|failed_at| failed_at.elapsed() < RETRY);
+        if !self.journal.is_due() || has_failed || !self.slot.is_open() {
+            return;
+        }
+        let Err(failure) = self.sync() else { return };
+        tracing::warn!(%failure, "the store's database cannot be synced; it is opened again");
+        self.reopen();
+        if failure.is_full() {
+            self.reserve.spend();
+            if self.sync().is_ok() {
+                return;
+            }
+            self.reopen();
+        }
+        self.unsynced_at = Some(Instant::now());
+    }
+
+    fn sync(&mut self) -> Result<(), Failure> {
+        let transaction = self.slot.begin(Durability::Immediate)?;
+        transaction.open_table(META)?.insert(JOURNAL_ROW, self.journal.next().saturating_sub(1))?;
+        transaction.commit()?;
+        self.journal.restart();
+        self.unsynced_at = None;
+        Ok(())
+    }
+
+    /// Closes the database and opens it again: after an error redb refuses everything else until then.
     /// What was committed is found again. Where it fails it is tried again, but not at once.
     pub fn reopen(&mut self) {
         if self.failed_at.is_some_and(|failed_at| failed_at.elapsed() < RETRY) {
             return;
         }
         self.slot.close();
-        match Builder::new().set_cache_size(CACHE_BYTES).open(&self.path) {
+        match self.open_again() {
             Ok(database) => {
                 *self.slot.0.write() = Some(database);
                 self.failed_at = None;
             }
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "the store's file cannot be opened again yet");
+                tracing::warn!(%error, "the store cannot be opened again yet");
                 self.failed_at = Some(Instant::now());
             }
         }
     }
 
-    /// Closes the file.
-    pub fn close(&self) {
+    fn open_again(&mut self) -> Result<Database, StartError> {
+        let opened = Builder::new().set_cache_size(CACHE_BYTES).open(&self.path);
+        let database = opened.map_err(|error| start_error(&self.path, error))?;
+        self.journal = replay(&self.path.with_file_name(JOURNAL), &database)?;
+        Ok(database)
+    }
+
+    /// Closes the database, with everything in it.
+    pub fn close(&mut self) {
+        if self.slot.is_open() && let Err(failure) = self.sync() {
+            tracing::warn!(%failure, "the store's database cannot be synced; the next start takes the rest from the journal");
+        }
         self.slot.close();
     }
 }
@@ -183,6 +250,7 @@ fn lock(dir: &Path) -> Result<File, StartError> {
 fn create(dir: &Path, path: &Path) -> Result<(), StartError> {
     let half = path.with_extension("new");
     let unusable = |cause| StartError::Directory { dir: dir.to_owned(), cause };
+    create_journal(&dir.join(JOURNAL))?;
     match std::fs::remove_file(&half) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
         _ => {}
@@ -191,12 +259,71 @@ fn create(dir: &Path, path: &Path) -> Result<(), StartError> {
         let database = Builder::new().create(&half)?;
         let transaction = database.begin_write()?;
         transaction.open_table(META)?.insert(FORMAT_ROW, FORMAT)?;
-        drop(Tables::open(&transaction)?);
+        drop(Tables::open(&transaction, &Changes::default())?);
         transaction.commit()?;
         Ok(database.close()?)
     };
     fill().map_err(|failure| StartError::Unusable { path: half.clone(), cause: failure.to_string() })?;
     std::fs::rename(&half, path).and_then(|()| File::open(dir)?.sync_all()).map_err(unusable)
+}
+
+/// Makes the journal of a database that has none yet. One that is there is none of it, unless it is empty.
+fn create_journal(path: &Path) -> Result<(), StartError> {
+    let broken = |error: JournalError| journal_error(path, error);
+    if path.try_exists().map_err(JournalError::from).map_err(broken)? {
+        let (_, bytes) = Journal::open(path).map_err(JournalError::from).map_err(broken)?;
+        if !journal::read(&bytes, 0).map_err(broken)?.records.is_empty() {
+            let cause = "it holds what was accepted, and its database is missing".to_owned();
+            return Err(StartError::Journal { path: path.to_owned(), cause });
+        }
+    }
+    journal::create(path).map_err(JournalError::from).map_err(broken)
+}
+
+/// Does again what is in the journal and was not synced in the database.
+fn replay(path: &Path, database: &Database) -> Result<Journal, StartError> {
+    let broken = |error: JournalError| journal_error(path, error);
+    let failed = |failure: Failure| StartError::Unusable { path: path.to_owned(), cause: failure.to_string() };
+    let applied = applied(database).map_err(failed)?;
+    let (mut journal, bytes) = Journal::open(path).map_err(JournalError::from).map_err(broken)?;
+    let found = journal::read(&bytes, applied).map_err(broken)?;
+    journal.go_on(&found);
+    if found.records.is_empty() {
+        return Ok(journal);
+    }
+    let redo = || -> Result<(), Failure> {
+        let mut transaction = database.begin_write()?;
+        // It is in the journal, and there may be no room for more.
+        transaction.set_durability(Durability::None)?;
+        let ignored = Changes::default();
+        let mut tables = Tables::open(&transaction, &ignored)?;
+        for changes in &found.records {
+            tables.redo(changes)?;
+        }
+        drop(tables);
+        transaction.open_table(META)?.insert(JOURNAL_ROW, journal.next().saturating_sub(1))?;
+        Ok(transaction.commit()?)
+    };
+    redo().map_err(failed)?;
+    tracing::info!(transactions = found.records.len(), "what the database had not synced was taken from the journal");
+    Ok(journal)
+}
+
+/// The number of the record whose changes came last into the database.
+fn applied(database: &Database) -> Result<u64, Failure> {
+    let meta = database.begin_read()?.open_table(META)?;
+    Ok(redb::ReadableTable::get(&meta, JOURNAL_ROW)?.map_or(0, |row| row.value()))
+}
+
+fn journal_error(path: &Path, error: JournalError) -> StartError {
+    let path = path.to_owned();
+    match error {
+        JournalError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+            StartError::Journal { path, cause: "it is missing".to_owned() }
+        }
+        JournalError::Io(error) => StartError::Unusable { path, cause: error.to_string() },
+        JournalError::Damaged(cause) => StartError::Journal { path, cause },
+    }
 }
 
 fn open_checked(path: &Path) -> Result<Database, DatabaseError> {
@@ -220,7 +347,8 @@ fn start_error(path: &Path, error: DatabaseError) -> StartError {
     }
 }
 
-fn check_format(path: &Path, database: &Database) -> Result<(), StartError> {
+/// Sees that the database is of this format; makes it so where it is of an older one.
+fn check_format(path: &Path, journal: &Path, database: &Database) -> Result<(), StartError> {
     let path = || path.to_owned();
     let unusable = |failure: Failure| StartError::Unusable { path: path(), cause: failure.to_string() };
     let transaction = database.begin_read().map_err(Failure::from).map_err(unusable)?;
@@ -232,9 +360,19 @@ fn check_format(path: &Path, database: &Database) -> Result<(), StartError> {
     let row = redb::ReadableTable::get(&meta, FORMAT_ROW).map_err(Failure::from).map_err(unusable)?;
     match row.map(|row| row.value()) {
         Some(FORMAT) => Ok(()),
+        Some(FORMAT_OLDEST..FORMAT) => {
+            create_journal(journal)?;
+            raise_format(database).map_err(unusable)
+        }
         Some(seen) => Err(StartError::Format { path: path(), seen }),
         None => Err(StartError::Foreign { path: path() }),
     }
+}
+
+fn raise_format(database: &Database) -> Result<(), Failure> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(META)?.insert(FORMAT_ROW, FORMAT)?;
+    Ok(transaction.commit()?)
 }
 
 /// Room on the disk that is kept back: a file that holds nothing. Without it a full disk could not

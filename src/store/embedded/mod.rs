@@ -1,9 +1,9 @@
-//! The engine without another process: one node, one directory, one file.
+//! The engine without another process: one node, one directory.
 //!
 //! Owns the mapping of the store's operations to transactions of redb, a copy-on-write B-tree in a
 //! file with checksummed pages. Whatever changes something goes through the one [`writer`] thread,
-//! which puts all that waits into one transaction and answers when that is synced; reading goes past
-//! it. What only matters while this process runs is not written: claims, beats, whose connection is whose
+//! which puts all that waits into one transaction and answers when its changes are synced in the
+//! [`journal`]; the pages follow when that has grown large. Reading goes past it. What only matters while this process runs is not written: claims, beats, whose connection is whose
 //! and which are legacy ones are in memory, and a presence holds for the process that wrote it. There is no event stream. Never shares its directory. Called through
 //! [`Store`](crate::store::Store); built by [`open`](crate::store::open()).
 
@@ -12,6 +12,7 @@ mod changes;
 mod disk;
 mod engine;
 mod feed;
+mod journal;
 mod numbers;
 #[cfg(any(test, fuzzing))]
 pub mod properties;

@@ -6,20 +6,29 @@
 
 use std::io;
 
-use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId};
 use crate::message::{Membership, Origin, Role};
+use crate::store::embedded::tables::noted::{Noted, take};
 use crate::store::{Dealt, StoreError, record};
 
-/// The number of this layout.
-pub const FORMAT: u64 = 1;
+pub use noted::Changes;
+
+mod noted;
+
+/// The number of this layout. With 2 came the journal: what the tables hold for good is not all that was accepted.
+pub const FORMAT: u64 = 2;
+/// The oldest that is read, and made to be of this one.
+pub const FORMAT_OLDEST: u64 = 1;
 /// The row of [`META`] that holds [`FORMAT`].
 pub const FORMAT_ROW: &str = "format";
 
 /// The row of [`META`] that holds the newest number that any message was given; none before the first.
 pub const NEWEST_NUMBER_ROW: &str = "newest_number";
+/// The row of [`META`] that holds the number of the journal's record whose changes came last; none before the first.
+pub const JOURNAL_ROW: &str = "journal";
 
 /// Shop and the two numbers of an entry's id.
 pub type EntryKey = (&'static str, u64, u64);
@@ -71,6 +80,12 @@ pub enum Failure {
     /// redb found itself in a state that it holds for impossible. The transaction is lost.
     #[error("the database failed within itself")]
     Panic,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::File(Box::new(redb::Error::Io(error)))
+    }
 }
 
 /// redb has an error type for each step.
@@ -279,20 +294,20 @@ pub fn device_key<'a>(shop: &'a ShopId, device: &'a DeviceId) -> (&'a str, &'a s
     (shop.as_str(), device.as_str())
 }
 
-/// The tables, open for one transaction that changes them.
+/// The tables, open for one transaction that changes them, and notes how.
 pub struct Tables<'t> {
-    pub meta: Table<'t, &'static str, u64>,
-    pub shops: Table<'t, &'static str, (u64, u64, u64, u64)>,
-    pub log: Table<'t, EntryKey, &'static [u8]>,
-    pub fates: Table<'t, EntryKey, &'static [u8]>,
-    pub devices: Table<'t, DeviceKey, &'static [u8]>,
-    pub cursors: Table<'t, DeviceKey, (u64, u64)>,
-    pub attrs: Table<'t, DeviceKey, &'static str>,
-    pub numbers: Table<'t, EntryKey, u64>,
-    pub numbered: Table<'t, u64, EntryKey>,
-    pub barred: Table<'t, DeviceKey, (u64, &'static str)>,
-    pub once: Table<'t, (&'static str, &'static str), (u64, u64, u64)>,
-    pub once_ends: Table<'t, (u64, &'static str, &'static str), ()>,
+    pub meta: Noted<'t, &'static str, u64>,
+    pub shops: Noted<'t, &'static str, (u64, u64, u64, u64)>,
+    pub log: Noted<'t, EntryKey, &'static [u8]>,
+    pub fates: Noted<'t, EntryKey, &'static [u8]>,
+    pub devices: Noted<'t, DeviceKey, &'static [u8]>,
+    pub cursors: Noted<'t, DeviceKey, (u64, u64)>,
+    pub attrs: Noted<'t, DeviceKey, &'static str>,
+    pub numbers: Noted<'t, EntryKey, u64>,
+    pub numbered: Noted<'t, u64, EntryKey>,
+    pub barred: Noted<'t, DeviceKey, (u64, &'static str)>,
+    pub once: Noted<'t, (&'static str, &'static str), (u64, u64, u64)>,
+    pub once_ends: Noted<'t, (u64, &'static str, &'static str), ()>,
 }
 
 impl<'t> Tables<'t> {
@@ -300,21 +315,49 @@ impl<'t> Tables<'t> {
     ///
     /// # Errors
     /// [`Failure::File`]
-    pub fn open(transaction: &'t WriteTransaction) -> Result<Tables<'t>, Failure> {
+    pub fn open(transaction: &'t WriteTransaction, changes: &'t Changes) -> Result<Tables<'t>, Failure> {
+        // A journal names them by these numbers, as does `redo`.
         Ok(Tables {
-            meta: transaction.open_table(META)?,
-            shops: transaction.open_table(SHOPS)?,
-            log: transaction.open_table(LOG)?,
-            fates: transaction.open_table(FATES)?,
-            devices: transaction.open_table(DEVICES)?,
-            cursors: transaction.open_table(CURSORS)?,
-            attrs: transaction.open_table(ATTRS)?,
-            numbers: transaction.open_table(NUMBERS)?,
-            numbered: transaction.open_table(NUMBERED)?,
-            barred: transaction.open_table(BARRED)?,
-            once: transaction.open_table(ONCE)?,
-            once_ends: transaction.open_table(ONCE_ENDS)?,
+            meta: Noted::open(transaction, changes, 0, META)?,
+            shops: Noted::open(transaction, changes, 1, SHOPS)?,
+            log: Noted::open(transaction, changes, 2, LOG)?,
+            fates: Noted::open(transaction, changes, 3, FATES)?,
+            devices: Noted::open(transaction, changes, 4, DEVICES)?,
+            cursors: Noted::open(transaction, changes, 5, CURSORS)?,
+            attrs: Noted::open(transaction, changes, 6, ATTRS)?,
+            numbers: Noted::open(transaction, changes, 7, NUMBERS)?,
+            numbered: Noted::open(transaction, changes, 8, NUMBERED)?,
+            barred: Noted::open(transaction, changes, 9, BARRED)?,
+            once: Noted::open(transaction, changes, 10, ONCE)?,
+            once_ends: Noted::open(transaction, changes, 11, ONCE_ENDS)?,
         })
+    }
+
+    /// Makes changes once more that were noted in a transaction before.
+    ///
+    /// # Errors
+    /// [`Failure::File`], and [`Failure::Row`] where the bytes are no changes.
+    pub fn redo(&mut self, mut changes: &[u8]) -> Result<(), Failure> {
+        let unknown = || Failure::Row { table: "journal" };
+        while !changes.is_empty() {
+            let change = take(&mut changes).ok_or_else(unknown)?;
+            match change.table {
+                0 => self.meta.redo(&change)?,
+                1 => self.shops.redo(&change)?,
+                2 => self.log.redo(&change)?,
+                3 => self.fates.redo(&change)?,
+                4 => self.devices.redo(&change)?,
+                5 => self.cursors.redo(&change)?,
+                6 => self.attrs.redo(&change)?,
+                7 => self.numbers.redo(&change)?,
+                8 => self.numbered.redo(&change)?,
+                9 => self.barred.redo(&change)?,
+                10 => self.once.redo(&change)?,
+                11 => self.once_ends.redo(&change)?,
+                _ => return Err(unknown()),
+            }
+        }
+        Ok(())
     }
 
     pub fn shop(&self, shop: &ShopId) -> Result<Option<ShopRow>, Failure> {
@@ -348,7 +391,7 @@ impl<'t> Tables<'t> {
 
     /// Whether any device of the shop is registered.
     pub fn has_devices(&self, shop: &ShopId) -> Result<bool, Failure> {
-        has_devices(&self.devices, shop)
+        has_devices(&*self.devices, shop)
     }
 
     pub fn put_device(&mut self, shop: &ShopId, device: &DeviceId, row: &DeviceRow) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! The one thread that changes the file.
 //!
 //! Owns the grouping of changes: whatever waits goes into one transaction and shares its sync, and
-//! a lone change waits for no company. Nothing is told or answered before the sync. A change that fails by
+//! a lone change waits for no company. Nothing is told or answered before the sync, nor seen by who reads. A change that fails by
 //! itself is answered so and disturbs no other; where the file fails the transaction is lost, the file
 //! is opened again, and what only the lack of room kept from its transaction is tried once more
 //! without the messages. Never decides an outcome; that is [`super::changes`]. Started by [`super`].
@@ -17,7 +17,7 @@ use crate::ids::{NodeId, unix_ms};
 use crate::store::embedded::changes::{Change, Scene, remove_ended_keys};
 use crate::store::embedded::disk::Disk;
 use crate::store::embedded::feed::Feed;
-use crate::store::embedded::tables::{Failure, Tables};
+use crate::store::embedded::tables::{Changes, Failure, Tables};
 use crate::store::{FeedEvent, GapCause, StoreError, StoreSettings};
 
 /// Changes that may wait for the thread.
@@ -110,6 +110,7 @@ impl Writer {
             let batch = self.gather(first);
             expected = batch.len();
             self.serve(batch);
+            self.disk.sync_when_due();
         }
         self.disk.close();
     }
@@ -191,18 +192,19 @@ impl Writer {
         done.unwrap_or(Err(Failure::Panic))
     }
 
-    fn try_transact(&self, batch: &mut [Box<dyn Job>]) -> Result<Vec<FeedEvent>, Failure> {
+    fn try_transact(&mut self, batch: &mut [Box<dyn Job>]) -> Result<Vec<FeedEvent>, Failure> {
         let transaction = self.disk.slot().begin_write()?;
-        let (now_ms, events) = (unix_ms(), Vec::new());
+        let (now_ms, events, changes) = (unix_ms(), Vec::new(), Changes::default());
         let mut scene = Scene { now_ms, node: &self.node, settings: &self.settings, events };
-        let mut tables = Tables::open(&transaction)?;
+        let mut tables = Tables::open(&transaction, &changes)?;
         for job in batch.iter_mut() {
             job.apply(&mut tables, &mut scene)?;
         }
         remove_ended_keys(&mut tables, now_ms, ENDED_KEYS + 2 * batch.len())?;
         drop(tables);
-        transaction.commit()?;
-        self.commits.fetch_add(1, Ordering::Relaxed);
+        if self.disk.commit(transaction, &changes.into_bytes())? {
+            self.commits.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(scene.events)
     }
 }

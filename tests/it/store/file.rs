@@ -274,7 +274,7 @@ const FULL_DIR: &str = "SHOPRELAY_TEST_FULL_DIR";
 
 /// Runs the test of this name once more, as a process that sees a small disk at `dir`.
 fn run_again_on_a_small_disk(name: &str, dir: &Path) -> std::process::Output {
-    let mount = format!("mount -t tmpfs -o size=8m none '{}' && exec \"$0\" \"$@\"", dir.display());
+    let mount = format!("mount -t tmpfs -o size=64m none '{}' && exec \"$0\" \"$@\"", dir.display());
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c", &mount]).arg(std::env::current_exe().unwrap());
     command.args(["--exact", "--nocapture", name]).env(FULL_DIR, dir);
