@@ -53,6 +53,7 @@ pub const ALL: &[Property] = &[
     property("redis_event", store::redis::properties::event, seeds::redis_event),
     property("redis_field", store::redis::properties::field, seeds::redis_field),
     property("embedded_row", store::embedded::properties::row, seeds::embedded_row),
+    property("embedded_journal", store::embedded::properties::journal, seeds::embedded_journal),
 ];
 
 const fn property(name: &'static str, holds: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>) -> Property {

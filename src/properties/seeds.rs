@@ -210,6 +210,12 @@ pub fn embedded_row() -> Vec<Vec<u8>> {
     vec![rmp_serde::to_vec(&device).unwrap(), rmp_serde::to_vec(&fate).unwrap()]
 }
 
+pub fn embedded_journal() -> Vec<Vec<u8>> {
+    // A row of two bytes put into table 2, and one removed from table 5.
+    let changes = [&[5, 2, 0, 0, 0][..], b"ab", &[2, 0, 0, 0], b"cd", &[10, 1, 0, 0, 0], b"e"].concat();
+    vec![crate::store::embedded::properties::a_journal(&changes), changes]
+}
+
 fn content(data: Value) -> Content {
     Content {
         from: Origin::Device { device: "d".parse().unwrap(), role: Role::Main },

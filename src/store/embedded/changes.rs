@@ -35,6 +35,8 @@ pub trait Change: Send + 'static {
     type Outcome: Send + 'static;
     /// Whether it is refused first where there is no room: what others can do without.
     const IS_REFUSED_WHEN_FULL: bool = false;
+    /// Whether everything before it is to be shown to who reads before it is answered.
+    const IS_LOOK: bool = false;
 
     /// Its share of a transaction's bytes, roughly.
     fn bytes(&self) -> usize {
@@ -253,11 +255,13 @@ impl Change for RememberShop {
     }
 }
 
-/// Nothing; it wakes the writer, which then opens a file that it could not open before.
-pub struct Nudge;
+/// Nothing; when it is answered, who reads sees everything that was answered before. Also wakes the writer,
+/// which then opens a file that it could not open before.
+pub struct Look;
 
-impl Change for Nudge {
+impl Change for Look {
     type Outcome = ();
+    const IS_LOOK: bool = true;
 
     fn apply(&self, _tables: &mut Tables<'_>, _scene: &mut Scene<'_>) -> Result<(), Failure> {
         Ok(())

@@ -1,16 +1,19 @@
 //! The directory of the engine: its lock, its database file, its journal, and the room it keeps back.
 //!
-//! Owns how the files are made, opened, checked and closed, and which of them is synced when: the journal with
-//! each transaction, before its changes can be seen in the database, and the database itself from time to
-//! time. What it had not synced when the process died is done again from the journal. A file that is damaged, foreign or of a
+//! Owns how the files are made, opened, checked and closed, and what happens to changes when: they are synced
+//! in the journal before anybody is told of them, shown in the database to who reads once somebody does or there
+//! is nothing else to do, and synced in the database from time to time. What it had not synced when the
+//! process died is done again from the journal. A file that is damaged, foreign or of a
 //! later version is refused and left as it is; only where there is none a new one is made, under
 //! another name until it is whole. Never looks into a shop's rows. Called by [`super`] and
 //! [`super::writer`].
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
@@ -54,40 +57,48 @@ pub enum StartError {
 }
 
 /// The open database, shared by who writes and who reads; nothing while it is closed.
-#[derive(Debug, Default)]
-pub struct Slot(RwLock<Option<Database>>);
+#[derive(Debug)]
+pub struct Slot {
+    database: RwLock<Option<Database>>,
+    /// Whether there is something that was synced and is not shown.
+    is_behind: AtomicBool,
+}
 
 impl Slot {
-    /// A view of what is committed now.
+    fn new(database: Database) -> Slot {
+        Slot { database: RwLock::new(Some(database)), is_behind: AtomicBool::new(false) }
+    }
+
+    /// A view of what is shown now. It is everything that was answered, unless [`Slot::is_behind`].
     ///
     /// # Errors
     /// [`Failure`]
     pub fn begin_read(&self) -> Result<ReadTransaction, Failure> {
-        Ok(self.0.read().as_ref().ok_or(Failure::Closed)?.begin_read()?)
+        Ok(self.database.read().as_ref().ok_or(Failure::Closed)?.begin_read()?)
     }
 
-    /// The transaction that changes something; there is one at a time. It is for [`Disk::commit`].
-    ///
-    /// # Errors
-    /// [`Failure`]
-    pub fn begin_write(&self) -> Result<WriteTransaction, Failure> {
-        self.begin(Durability::None)
+    /// Whether something was answered that is not shown yet.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::SeqCst)
     }
 
-    fn begin(&self, durability: Durability) -> Result<WriteTransaction, Failure> {
-        let mut transaction = self.0.read().as_ref().ok_or(Failure::Closed)?.begin_write()?;
-        transaction.set_durability(durability)?;
-        Ok(transaction)
+    fn begin_write(&self) -> Result<WriteTransaction, Failure> {
+        Ok(self.database.read().as_ref().ok_or(Failure::Closed)?.begin_write()?)
     }
 
     /// Whether it can be read and written.
     pub fn is_open(&self) -> bool {
-        self.0.read().is_some()
+        self.database.read().is_some()
+    }
+
+    fn open(&self, database: Database) {
+        *self.database.write() = Some(database);
+        self.is_behind.store(false, Ordering::SeqCst);
     }
 
     fn close(&self) {
         // Out of the lock first: closing writes.
-        let database = self.0.write().take();
+        let database = self.database.write().take();
         if let Some(Err(error)) = database.map(Database::close) {
             tracing::debug!(%error, "the database was not closed cleanly; it is checked at the next start");
         }
@@ -95,11 +106,12 @@ impl Slot {
 }
 
 /// The directory, for as long as this process works in it.
-#[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
     slot: Arc<Slot>,
     journal: Journal,
+    /// What is in the journal and not shown yet.
+    unshown: Option<WriteTransaction>,
     reserve: Reserve,
     failed_at: Option<Instant>,
     /// When the database could not be synced last, if it was not since.
@@ -133,8 +145,8 @@ impl Disk {
         let database = opened.map_err(|error| start_error(&path, error))?;
         check_format(&path, &journal_path, &database)?;
         let journal = replay(&journal_path, &database)?;
-        let slot = Arc::new(Slot(RwLock::new(Some(database))));
-        Ok(Disk { path, slot, journal, reserve, failed_at: None, unsynced_at: None, _lock: lock })
+        let slot = Arc::new(Slot::new(database));
+        Ok(Disk { path, slot, journal, unshown: None, reserve, failed_at: None, unsynced_at: None, _lock: lock })
     }
 
     /// What is shared with who reads.
@@ -147,33 +159,58 @@ impl Disk {
         &mut self.reserve
     }
 
-    /// Syncs the changes of a transaction, and then shows them to who reads. Says whether there was anything to sync.
+    /// The transaction for more changes, to be given to [`Disk::keep`]. Where it is dropped, what is not
+    /// shown yet has to be taken from the journal: by [`Disk::reopen`].
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub fn begin(&mut self) -> Result<WriteTransaction, Failure> {
+        self.unshown.take().map_or_else(|| self.slot.begin_write(), Ok)
+    }
+
+    /// Syncs changes of this transaction. Says whether there was anything to sync.
     ///
     /// # Errors
     /// [`Failure`]; the changes may be on disk all the same.
-    pub fn commit(&mut self, transaction: WriteTransaction, changes: &[u8]) -> Result<bool, Failure> {
-        if changes.is_empty() {
-            return Ok(false);
+    pub fn keep(&mut self, transaction: WriteTransaction, changes: &[u8]) -> Result<bool, Failure> {
+        if !changes.is_empty() {
+            self.journal.append(changes)?;
+            self.slot.is_behind.store(true, Ordering::SeqCst);
         }
-        transaction.open_table(META)?.insert(JOURNAL_ROW, self.journal.next())?;
-        self.journal.append(changes)?;
-        transaction.commit()?;
-        Ok(true)
+        self.unshown = Some(transaction);
+        Ok(!changes.is_empty())
     }
 
-    /// Syncs the database where the journal has grown large. Where there is no room for that, there is
-    /// with what was kept back; and whatever happens, the journal has everything.
-    pub fn sync_when_due(&mut self) {
+    /// Shows everything to who reads.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub fn show(&mut self) -> Result<(), Failure> {
+        if self.slot.is_behind() { self.commit(Durability::None) } else { Ok(()) }
+    }
+
+    /// Does what can wait, once those who waited have their answers: syncs the database where the journal has
+    /// grown large, and shows everything where nobody waits.
+    pub fn settle(&mut self, is_anyone_waiting: bool) {
         let has_failed = self.unsynced_at.is_some_and(|failed_at| failed_at.elapsed() < RETRY);
-        if !self.journal.is_due() || has_failed || !self.slot.is_open() {
-            return;
+        if self.journal.is_due() && !has_failed && self.slot.is_open() {
+            self.sync_or_reopen();
         }
-        let Err(failure) = self.sync() else { return };
+        if !is_anyone_waiting && let Err(failure) = guarded(|| self.show()) {
+            tracing::warn!(%failure, "the store's database failed; it is opened again");
+            self.reopen();
+        }
+    }
+
+    /// Where there is no room for it, there is with what was kept back; and whatever happens, the journal
+    /// has everything.
+    fn sync_or_reopen(&mut self) {
+        let Err(failure) = guarded(|| self.sync()) else { return };
         tracing::warn!(%failure, "the store's database cannot be synced; it is opened again");
         self.reopen();
         if failure.is_full() {
             self.reserve.spend();
-            if self.sync().is_ok() {
+            if guarded(|| self.sync()).is_ok() {
                 return;
             }
             self.reopen();
@@ -182,11 +219,18 @@ impl Disk {
     }
 
     fn sync(&mut self) -> Result<(), Failure> {
-        let transaction = self.slot.begin(Durability::Immediate)?;
-        transaction.open_table(META)?.insert(JOURNAL_ROW, self.journal.next().saturating_sub(1))?;
-        transaction.commit()?;
+        self.commit(Durability::Immediate)?;
         self.journal.restart();
         self.unsynced_at = None;
+        Ok(())
+    }
+
+    fn commit(&mut self, durability: Durability) -> Result<(), Failure> {
+        let mut transaction = self.begin()?;
+        transaction.set_durability(durability)?;
+        transaction.open_table(META)?.insert(JOURNAL_ROW, self.journal.last())?;
+        transaction.commit()?;
+        self.slot.is_behind.store(false, Ordering::SeqCst);
         Ok(())
     }
 
@@ -196,10 +240,11 @@ impl Disk {
         if self.failed_at.is_some_and(|failed_at| failed_at.elapsed() < RETRY) {
             return;
         }
+        self.unshown = None;
         self.slot.close();
         match self.open_again() {
             Ok(database) => {
-                *self.slot.0.write() = Some(database);
+                self.slot.open(database);
                 self.failed_at = None;
             }
             Err(error) => {
@@ -218,11 +263,22 @@ impl Disk {
 
     /// Closes the database, with everything in it.
     pub fn close(&mut self) {
-        if self.slot.is_open() && let Err(failure) = self.sync() {
+        if self.slot.is_open()
+            && let Err(failure) = guarded(|| self.sync())
+        {
             tracing::warn!(%failure, "the store's database cannot be synced; the next start takes the rest from the journal");
         }
+        self.unshown = None;
         self.slot.close();
     }
+}
+
+/// Does what may panic inside redb: that is to cost a transaction and no more.
+///
+/// # Errors
+/// That of the work, or [`Failure::Panic`].
+pub fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Failure::Panic))
 }
 
 fn lock(dir: &Path) -> Result<File, StartError> {
@@ -301,7 +357,7 @@ fn replay(path: &Path, database: &Database) -> Result<Journal, StartError> {
             tables.redo(changes)?;
         }
         drop(tables);
-        transaction.open_table(META)?.insert(JOURNAL_ROW, journal.next().saturating_sub(1))?;
+        transaction.open_table(META)?.insert(JOURNAL_ROW, journal.last())?;
         Ok(transaction.commit()?)
     };
     redo().map_err(failed)?;

@@ -11,7 +11,7 @@ use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId, unix_ms};
 use crate::message::{Audience, Broadcast, MembershipChange, Origin, Signal};
 use crate::metrics::StoreOp;
 use crate::store::embedded::bars::{BarDevice, UnbarDevice, barred};
-use crate::store::embedded::changes::{Change, DealWith, MarkDelivered, Nudge, PublishMessage, RememberShop, TrimLog};
+use crate::store::embedded::changes::{Change, DealWith, Look, MarkDelivered, PublishMessage, RememberShop, TrimLog};
 use crate::store::embedded::numbers::GiveNumbers;
 use crate::store::embedded::registry::{
     ChangeAttrs, ChangeMembership, ConnectDevice, DisconnectDevice, EvictDevice, ForgetDevice, RestorePresence,
@@ -279,7 +279,7 @@ impl Store for EmbeddedStore {
     async fn beat(&self, node: &NodeId, report: &NodeReport) -> Result<Vec<Beat>, StoreError> {
         if !self.slot.is_open() {
             // Where nobody asks for anything else, nothing else makes the writer try again.
-            return self.change("beat", Nudge).await.map(|()| Vec::new());
+            return self.change("beat", Look).await.map(|()| Vec::new());
         }
         let now = Instant::now();
         let own = Beat { node: node.clone(), at_ms: unix_ms(), age: Duration::ZERO, report: report.clone() };
@@ -342,15 +342,18 @@ impl EmbeddedStore {
         within(self.settings.deadline, asking).await
     }
 
-    /// Reads from what is committed, on a thread that may wait for the disk.
+    /// Reads everything that was answered, on a thread that may wait for the disk.
     async fn query<T: Send + 'static>(
         &self,
         call: &'static str,
         query: impl FnOnce(&ReadTransaction) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
         let slot = self.slot.clone();
-        let asking = tokio::task::spawn_blocking(move || query(&slot.begin_read()?));
         let asking = async {
+            if slot.is_behind() {
+                self.change(call, Look).await?;
+            }
+            let asking = tokio::task::spawn_blocking(move || query(&slot.begin_read()?));
             let answer = asking.await.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
             answer.map_err(|failure| failure.of_call(call))
         };

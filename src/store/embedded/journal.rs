@@ -172,9 +172,9 @@ impl Journal {
         (self.at, self.next) = (found.at as u64, found.next);
     }
 
-    /// The number that the next record will have.
-    pub fn next(&self) -> u64 {
-        self.next
+    /// The number of the newest record; 0 before the first.
+    pub fn last(&self) -> u64 {
+        self.next.saturating_sub(1)
     }
 
     /// Writes a record and syncs it. Where that fails nothing was written, or all of it, or what is no record.

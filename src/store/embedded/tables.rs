@@ -1,6 +1,7 @@
 //! The tables of the database file, and what their rows hold.
 //!
-//! Owns the layout: a change that an older version would misread raises [`FORMAT`]. Everything of a
+//! Owns the layout: a change that an older version would misread raises [`FORMAT`], and so does one that would
+//! misread a journal. Everything of a
 //! shop is keyed by the shop first, so that a shop's rows lie together. Never decides anything;
 //! called by [`super::changes`], [`super::queries`] and [`super::disk`].
 
@@ -15,6 +16,8 @@ use crate::store::embedded::tables::noted::{Noted, take};
 use crate::store::{Dealt, StoreError, record};
 
 pub use noted::Changes;
+#[cfg(any(test, fuzzing))]
+pub use noted::take as take_change;
 
 mod noted;
 

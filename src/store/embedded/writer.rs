@@ -6,7 +6,6 @@
 //! is opened again, and what only the lack of room kept from its transaction is tried once more
 //! without the messages. Never decides an outcome; that is [`super::changes`]. Started by [`super`].
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ids::{NodeId, unix_ms};
 use crate::store::embedded::changes::{Change, Scene, remove_ended_keys};
-use crate::store::embedded::disk::Disk;
+use crate::store::embedded::disk::{Disk, guarded};
 use crate::store::embedded::feed::Feed;
 use crate::store::embedded::tables::{Changes, Failure, Tables};
 use crate::store::{FeedEvent, GapCause, StoreError, StoreSettings};
@@ -36,6 +35,7 @@ const ENDED_KEYS: usize = 64;
 pub trait Job: Send {
     fn bytes(&self) -> usize;
     fn is_refused_when_full(&self) -> bool;
+    fn is_look(&self) -> bool;
     /// # Errors
     /// [`Failure`] where the transaction is lost.
     fn apply(&mut self, tables: &mut Tables<'_>, scene: &mut Scene<'_>) -> Result<(), Failure>;
@@ -66,6 +66,10 @@ impl<C: Change> Job for Pending<C> {
 
     fn is_refused_when_full(&self) -> bool {
         C::IS_REFUSED_WHEN_FULL
+    }
+
+    fn is_look(&self) -> bool {
+        C::IS_LOOK
     }
 
     fn apply(&mut self, tables: &mut Tables<'_>, scene: &mut Scene<'_>) -> Result<(), Failure> {
@@ -110,7 +114,7 @@ impl Writer {
             let batch = self.gather(first);
             expected = batch.len();
             self.serve(batch);
-            self.disk.sync_when_due();
+            self.disk.settle(!self.queue.is_empty());
         }
         self.disk.close();
     }
@@ -187,13 +191,12 @@ impl Writer {
 
     /// Does all of it in one transaction; what is to be told then.
     fn transact(&mut self, batch: &mut [Box<dyn Job>]) -> Result<Vec<FeedEvent>, Failure> {
-        // A panic inside redb is to cost a transaction and no more: there is no other thread like this.
-        let done = catch_unwind(AssertUnwindSafe(|| self.try_transact(batch)));
-        done.unwrap_or(Err(Failure::Panic))
+        // There is no other thread like this.
+        guarded(|| self.try_transact(batch))
     }
 
     fn try_transact(&mut self, batch: &mut [Box<dyn Job>]) -> Result<Vec<FeedEvent>, Failure> {
-        let transaction = self.disk.slot().begin_write()?;
+        let transaction = self.disk.begin()?;
         let (now_ms, events, changes) = (unix_ms(), Vec::new(), Changes::default());
         let mut scene = Scene { now_ms, node: &self.node, settings: &self.settings, events };
         let mut tables = Tables::open(&transaction, &changes)?;
@@ -202,8 +205,11 @@ impl Writer {
         }
         remove_ended_keys(&mut tables, now_ms, ENDED_KEYS + 2 * batch.len())?;
         drop(tables);
-        if self.disk.commit(transaction, &changes.into_bytes())? {
+        if self.disk.keep(transaction, &changes.into_bytes())? {
             self.commits.fetch_add(1, Ordering::Relaxed);
+        }
+        if batch.iter().any(|job| job.is_look()) {
+            self.disk.show()?;
         }
         Ok(scene.events)
     }

@@ -6,13 +6,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadableTable as _, TableDefinition};
 use shoprelay::attrs::{Attrs, AttrsChange};
 use shoprelay::ids::{MessageId, NodeId};
 use shoprelay::message::{Audience, MembershipChange, MembershipStep, Role};
 use shoprelay::store::embedded::{EmbeddedStore, StartError};
 use shoprelay::store::{
-    AttrsChanged, Event, EventKind, Evicted, FeedEvent, Marked, MembershipChanged, PageLimit, Published, Store,
+    AttrsChanged, Event, EventKind, Evicted, FeedEvent, Forget, Marked, MembershipChanged, PageLimit, Published, Store,
     StoreError, StoreSettings,
 };
 use tokio::sync::mpsc;
@@ -22,6 +22,7 @@ use crate::redis_server::eventually;
 
 const SOON: Duration = Duration::from_secs(10);
 pub const FILE: &str = "shoprelay.redb";
+const JOURNAL: &str = "journal";
 const EVERYTHING: PageLimit = PageLimit { entries: 1000, bytes: 1 << 30 };
 
 type Started = Result<(EmbeddedStore, mpsc::Receiver<FeedEvent>), StartError>;
@@ -135,6 +136,203 @@ async fn a_file_of_a_version_without_attributes_has_none_and_takes_them() {
     let attrs = Attrs::parse(r#"{"a":1}"#).unwrap();
     let change = AttrsChange::Patch(attrs.clone());
     assert_eq!(store.change_attrs(&shop(), &till, &change).await.unwrap(), AttrsChanged::Now(attrs));
+    store.close().await;
+}
+
+/// What is on the disk if the process dies now: everything up to the last sync of each file.
+fn copy_of(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for name in [JOURNAL, FILE] {
+        std::fs::copy(dir.join(name), copy.path().join(name)).unwrap();
+    }
+    copy
+}
+
+#[tokio::test]
+async fn what_only_the_journal_has_is_there_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _feed) = open(dir.path()).await;
+    connect(&store, "till", Role::Main, "c1").await;
+    connect(&store, "gone", Role::Main, "c2").await;
+    assert!(store.forget(&shop(), &device("gone"), Forget::ByOperator).await.unwrap());
+    let first = store.publish(&shop(), &with_key(message(Audience::Mains), "k")).await.unwrap();
+    let Published::Stored(first) = first else { panic!("{first:?}") };
+    let second = stored(&store).await;
+    store.mark_delivered(&shop(), &[mark("till", first)]).await.unwrap();
+    assert_eq!(store.trim(&shop(), first, 10).await.unwrap(), 1);
+    let attrs = Attrs::parse(r#"{"a":1}"#).unwrap();
+    store.change_attrs(&shop(), &device("till"), &AttrsChange::Set(attrs.clone())).await.unwrap();
+    let numbers = store.numbers(&shop(), &[second]).await.unwrap();
+    store.bar(&shop(), &device("thief"), &"pos".parse().unwrap(), None).await.unwrap();
+    let copy = copy_of(dir.path());
+    store.close().await;
+
+    // Twice: the first of them dies as well.
+    let (store, _feed) = open(copy.path()).await;
+    let third = stored(&store).await;
+    let copy = copy_of(copy.path());
+    store.close().await;
+    let (store, _feed) = open(copy.path()).await;
+    assert_eq!(all(&store).await, [second, third]);
+    assert_eq!(store.log_len(&shop()).await.unwrap(), 2);
+    let again = store.publish(&shop(), &with_key(message(Audience::Mains), "k")).await.unwrap();
+    assert_eq!(again, Published::Duplicate(first));
+    let known = store.devices(&shop()).await.unwrap();
+    assert_eq!(known.iter().map(|known| (known.device.as_str(), known.cursor)).collect::<Vec<_>>(), [("till", first)]);
+    assert_eq!(store.attrs(&shop(), &device("till")).await.unwrap(), Some(attrs));
+    assert_eq!(store.numbers(&shop(), &[second]).await.unwrap(), numbers);
+    assert_eq!(store.barred(&shop()).await.unwrap().len(), 1);
+    store.close().await;
+}
+
+/// More than a journal takes before the database is synced, by those who must not see what is not synced.
+#[tokio::test]
+async fn a_copy_made_at_any_moment_has_all_that_was_answered_before_and_a_journal_stays_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _feed) = EmbeddedStore::start(dir.path().to_owned(), NodeId::fresh(), roomy()).await.unwrap();
+    let mut large = message(Audience::All);
+    large.message.content.data = Some(shoprelay::message::Value::MsgPack(vec![0xc0; 20_000].into()));
+    let (shop, mut answered) = (shop(), Vec::new());
+    for turn in 0..60 {
+        for outcome in join_all((0..20).map(|_| store.publish(&shop, &large))).await {
+            let Ok(Published::Stored(id)) = outcome else { panic!("{outcome:?}") };
+            answered.push(id);
+        }
+        if turn % 15 == 14 {
+            answered.sort();
+            // The journal first: the database may have more by then, and has its number with it.
+            let copy = copy_of(dir.path());
+            let (copied, _feed) = open(copy.path()).await;
+            assert_eq!(all(&copied).await, answered);
+            copied.close().await;
+        }
+    }
+    let journal = std::fs::metadata(dir.path().join(JOURNAL)).unwrap().len();
+    assert!(journal < 12 << 20, "24 MB went through it, and it has {journal} bytes");
+    store.close().await;
+}
+
+/// While there is always more to do, what was answered is in the journal and not in the tables, until somebody reads.
+#[tokio::test]
+async fn who_reads_sees_what_was_answered_however_busy_the_store_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _feed) = EmbeddedStore::start(dir.path().to_owned(), NodeId::fresh(), roomy()).await.unwrap();
+    let (other, message) = ("other".parse().unwrap(), message(Audience::All));
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let busy = join_all((0..64).map(async |_| {
+        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+            assert!(matches!(store.publish(&other, &message).await, Ok(Published::Stored(_))));
+        }
+    }));
+    let reader = async {
+        for count in 1..=200 {
+            let id = stored(&store).await;
+            assert_eq!((store.head(&shop()).await.unwrap(), store.log_len(&shop()).await.unwrap()), (id, count));
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    tokio::join!(busy, reader);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_journal_that_is_damaged_missing_or_of_another_store_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _feed) = open(dir.path()).await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(stored(&store).await);
+    }
+    let copy = copy_of(dir.path());
+    store.close().await;
+    let path = copy.path().join(JOURNAL);
+    let sound = std::fs::read(&path).unwrap();
+    let at = sound.windows(4).position(|bytes| bytes == b"hand").unwrap();
+    let mut flipped = sound.clone();
+    flipped[at] ^= 0xff;
+    for (bytes, why) in
+        [(flipped, "cannot be read, and record"), (b"no journal".to_vec(), "does not begin as a journal")]
+    {
+        std::fs::write(&path, &bytes).unwrap();
+        let error = refusal(copy.path()).await;
+        assert!(matches!(&error, StartError::Journal { cause, .. } if cause.contains(why)), "{error}");
+        assert!(std::fs::read(&path).unwrap() == bytes, "{why}: it was changed");
+    }
+    std::fs::remove_file(&path).unwrap();
+    let error = refusal(copy.path()).await;
+    assert!(matches!(&error, StartError::Journal { cause, .. } if cause == "it is missing"), "{error}");
+    // A journal without its database is not written over either.
+    std::fs::write(&path, &sound).unwrap();
+    let database = std::fs::read(copy.path().join(FILE)).unwrap();
+    std::fs::remove_file(copy.path().join(FILE)).unwrap();
+    let error = refusal(copy.path()).await;
+    assert!(
+        matches!(&error, StartError::Journal { cause, .. } if cause.contains("its database is missing")),
+        "{error}"
+    );
+    assert!(!copy.path().join(FILE).exists() && std::fs::read(&path).unwrap() == sound);
+
+    std::fs::write(copy.path().join(FILE), database).unwrap();
+    let (store, _feed) = open(copy.path()).await;
+    assert_eq!(all(&store).await, ids, "together they are as they were");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn an_empty_file_in_place_of_the_journal_gives_up_what_only_it_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, feed) = open(dir.path()).await;
+    let first = stored(&store).await;
+    store.close().await;
+    drop((store, feed));
+    let (store, _feed) = open(dir.path()).await;
+    stored(&store).await;
+    let copy = copy_of(dir.path());
+    store.close().await;
+    std::fs::write(copy.path().join(JOURNAL), b"").unwrap();
+    let (store, feed) = open(copy.path()).await;
+    assert_eq!(all(&store).await, [first]);
+    let third = stored(&store).await;
+    let second_copy = copy_of(copy.path());
+    store.close().await;
+    drop((store, feed));
+    let (store, _feed) = open(second_copy.path()).await;
+    assert_eq!(all(&store).await, [first, third]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_store_of_the_version_before_the_journal_is_taken_over() {
+    let meta: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+    let dir = tempfile::tempdir().unwrap();
+    let (store, feed) = open(dir.path()).await;
+    let first = stored(&store).await;
+    store.close().await;
+    drop((store, feed));
+    std::fs::remove_file(dir.path().join(JOURNAL)).unwrap();
+    let format = |to: Option<u64>| {
+        let database = Database::open(dir.path().join(FILE)).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let seen = {
+            let mut table = transaction.open_table(meta).unwrap();
+            if let Some(to) = to {
+                table.insert("format", to).unwrap();
+                table.remove("journal").unwrap();
+            }
+            table.get("format").unwrap().unwrap().value()
+        };
+        transaction.commit().unwrap();
+        seen
+    };
+    format(Some(1));
+    let (store, feed) = open(dir.path()).await;
+    let second = stored(&store).await;
+    let copy = copy_of(dir.path());
+    store.close().await;
+    drop((store, feed));
+    assert_eq!(format(None), 2, "an older version would not look into the journal");
+    let (store, _feed) = open(copy.path()).await;
+    assert_eq!(all(&store).await, [first, second]);
     store.close().await;
 }
 
