@@ -1,12 +1,11 @@
 //! The directory of the engine: its lock, its database file, its journal, and the room it keeps back.
 //!
-//! Owns how the files are made, opened, checked and closed, and what happens to changes when: they are synced
-//! in the journal before anybody is told of them, shown in the database to who reads once somebody does or there
-//! is nothing else to do, and synced in the database from time to time. What it had not synced when the
-//! process died is done again from the journal. A file that is damaged, foreign or of a
-//! later version is refused and left as it is; only where there is none a new one is made, under
-//! another name until it is whole. Never looks into a shop's rows. Called by [`super`] and
-//! [`super::writer`].
+//! Owns how the files are made, opened, checked and closed, and what happens to changes when: they are
+//! synced in the journal before anybody is told of them, shown in the database once somebody reads, and
+//! synced there from time to time. What was not when the process died is done again from the journal. A
+//! file that is damaged, foreign or of a later version is refused and left as it is; only where there is
+//! none a new one is made, under another name until it is whole. Never looks into a shop's rows. Called
+//! by [`super`] and [`super::writer`].
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -189,22 +188,13 @@ impl Disk {
         if self.slot.is_behind() { self.commit(Durability::None) } else { Ok(()) }
     }
 
-    /// Does what can wait, once those who waited have their answers: syncs the database where the journal has
-    /// grown large, and shows everything where nobody waits.
-    pub fn settle(&mut self, is_anyone_waiting: bool) {
+    /// Syncs the database where the journal has grown large. Where there is no room for that, there is with what was
+    /// kept back; and whatever happens, the journal has everything.
+    pub fn sync_when_due(&mut self) {
         let has_failed = self.unsynced_at.is_some_and(|failed_at| failed_at.elapsed() < RETRY);
-        if self.journal.is_due() && !has_failed && self.slot.is_open() {
-            self.sync_or_reopen();
+        if !self.journal.is_due() || has_failed || !self.slot.is_open() {
+            return;
         }
-        if !is_anyone_waiting && let Err(failure) = guarded(|| self.show()) {
-            tracing::warn!(%failure, "the store's database failed; it is opened again");
-            self.reopen();
-        }
-    }
-
-    /// Where there is no room for it, there is with what was kept back; and whatever happens, the journal
-    /// has everything.
-    fn sync_or_reopen(&mut self) {
         let Err(failure) = guarded(|| self.sync()) else { return };
         tracing::warn!(%failure, "the store's database cannot be synced; it is opened again");
         self.reopen();

@@ -114,7 +114,7 @@ impl Writer {
             let batch = self.gather(first);
             expected = batch.len();
             self.serve(batch);
-            self.disk.settle(!self.queue.is_empty());
+            self.disk.sync_when_due();
         }
         self.disk.close();
     }
