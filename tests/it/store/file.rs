@@ -1,7 +1,8 @@
 //! What only an engine on a file goes through: restarts, a directory that is taken, damage, a full
 //! disk, and the sharing of syncs.
 
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,8 @@ use shoprelay::ids::{MessageId, NodeId};
 use shoprelay::message::{Audience, MembershipChange, MembershipStep, Role};
 use shoprelay::store::embedded::{EmbeddedStore, StartError};
 use shoprelay::store::{
-    AttrsChanged, Event, EventKind, Evicted, FeedEvent, Forget, Marked, MembershipChanged, PageLimit, Published, Store,
-    StoreError, StoreSettings,
+    AttrsChanged, Event, EventKind, Evicted, FeedEvent, Forget, Marked, MembershipChanged, PageLimit, Publish,
+    Published, Store, StoreError, StoreSettings,
 };
 use tokio::sync::mpsc;
 
@@ -479,17 +480,82 @@ fn run_again_on_a_small_disk(name: &str, dir: &Path) -> std::process::Output {
     command.output().expect("the test needs unshare: apt-get install util-linux")
 }
 
+/// Where this process sees a small disk; where it does not, the test of this name has been run so.
+fn small_disk(name: &str) -> Option<PathBuf> {
+    if let Some(dir) = std::env::var_os(FULL_DIR) {
+        return Some(dir.into());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let output = run_again_on_a_small_disk(&format!("store::file::{name}"), dir.path());
+    let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && printed.contains("1 passed"), "on a small disk: {printed}");
+    None
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_messages_takes_what_empties_it_and_loses_nothing() {
-    let name = "store::file::a_full_disk_refuses_messages_takes_what_empties_it_and_loses_nothing";
-    let Some(dir) = std::env::var_os(FULL_DIR) else {
-        let dir = tempfile::tempdir().unwrap();
-        let output = run_again_on_a_small_disk(name, dir.path());
-        let printed = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && printed.contains("1 passed"), "on a small disk: {printed}");
-        return;
-    };
-    on_a_full_disk(Path::new(&dir)).await;
+    let name = "a_full_disk_refuses_messages_takes_what_empties_it_and_loses_nothing";
+    if let Some(dir) = small_disk(name) {
+        on_a_full_disk(&dir).await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_synced_for_want_of_room_takes_what_was_kept_back() {
+    let name = "a_database_that_cannot_be_synced_for_want_of_room_takes_what_was_kept_back";
+    if let Some(dir) = small_disk(name) {
+        on_a_disk_without_room_for_the_database(&dir).await;
+    }
+}
+
+async fn on_a_disk_without_room_for_the_database(dir: &Path) {
+    let data = dir.join("data");
+    let (store, _feed) = reopen(&data, roomy()).await.unwrap();
+    let (shop, large) = (shop(), large());
+    let mut accepted = Vec::new();
+    // One round through the journal, after which it is as large as it gets; then nearly a second.
+    let journal = data.join(JOURNAL);
+    while std::fs::metadata(&journal).unwrap().len() < 9 << 20 {
+        accepted.push(published(&store, &large).await.unwrap());
+    }
+    let round = accepted.len();
+    for _ in 0..round - 50 {
+        accepted.push(published(&store, &large).await.unwrap());
+    }
+    let mut ballast = std::fs::File::create(dir.join("ballast")).unwrap();
+    while ballast.write_all(&[1; 4096]).is_ok() {}
+    let reserve = data.join("reserve");
+    for _ in 0..100 {
+        if !reserve.exists() {
+            break;
+        }
+        accepted.extend(published(&store, &large).await);
+    }
+    assert!(!reserve.exists(), "the database was not synced, or had room");
+    assert_eq!(all(&store).await, accepted);
+    assert!(matches!(store.publish(&shop, &large).await, Err(StoreError::Full)));
+    assert_eq!(store.trim(&shop, accepted[9], 10).await.unwrap(), 10);
+    let copy = copy_of(&data);
+    store.close().await;
+    let (store, _feed) = reopen(copy.path(), roomy()).await.unwrap();
+    assert_eq!(all(&store).await, accepted[10..]);
+    store.close().await;
+}
+
+/// Publishes it where there is room.
+async fn published(store: &EmbeddedStore, message: &Publish) -> Option<MessageId> {
+    match store.publish(&shop(), message).await {
+        Ok(Published::Stored(id)) => Some(id),
+        Err(StoreError::Full) => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A message of ten kilobytes.
+fn large() -> Publish {
+    let mut large = message(Audience::All);
+    large.message.content.data = Some(shoprelay::message::Value::MsgPack(vec![0xc0; 10_000].into()));
+    large
 }
 
 async fn on_a_full_disk(dir: &Path) {
@@ -499,6 +565,8 @@ async fn on_a_full_disk(dir: &Path) {
     let ballast = dir.join("ballast");
     std::fs::write(&ballast, vec![1; 1 << 20]).unwrap();
     let mut accepted = fill(&store).await;
+    let journal = std::fs::metadata(data.join(JOURNAL)).unwrap().len();
+    assert!(journal < 12 << 20, "it took the room that the database could not: {journal} bytes");
     // A smaller one may still find room; whatever is said of it holds.
     for _ in 0..4 {
         match store.publish(&shop(), &message(Audience::All)).await {
@@ -536,17 +604,12 @@ fn roomy() -> StoreSettings {
 
 /// Publishes until nothing more is taken.
 async fn fill(store: &EmbeddedStore) -> Vec<MessageId> {
-    let mut accepted = Vec::new();
-    let mut large = message(Audience::All);
-    large.message.content.data = Some(shoprelay::message::Value::MsgPack(vec![0xc0; 10_000].into()));
-    loop {
-        match store.publish(&shop(), &large).await {
-            Ok(Published::Stored(id)) => accepted.push(id),
-            Err(StoreError::Full) => return accepted,
-            other => panic!("{other:?}"),
-        }
+    let (mut accepted, large) = (Vec::new(), large());
+    while let Some(id) = published(store, &large).await {
+        accepted.push(id);
         assert!(accepted.len() < 100_000, "the disk is never full");
     }
+    accepted
 }
 
 async fn all(store: &EmbeddedStore) -> Vec<MessageId> {
