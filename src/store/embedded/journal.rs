@@ -12,7 +12,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use ring::rand::{SecureRandom as _, SystemRandom};
+use rustix::rand::{GetRandomFlags, getrandom};
 
 /// Records begin at multiples of it.
 const BLOCK: usize = 512;
@@ -65,16 +65,20 @@ pub struct Found<'b> {
 /// Makes an empty journal. It gets its name when it is whole.
 ///
 /// # Errors
-/// That of the disk.
-pub fn create(path: &Path) -> io::Result<()> {
+/// [`JournalError::Io`]
+pub fn create(path: &Path) -> Result<(), JournalError> {
     let mut salt = Salt::default();
-    SystemRandom::new().fill(&mut salt).map_err(|_| io::Error::other("the system has no random numbers"))?;
+    // It gives this few bytes whole.
+    getrandom(&mut salt, GetRandomFlags::empty()).map_err(io::Error::from)?;
     let half = path.with_extension("new");
     let mut file = File::create(&half)?;
     file.write_all(&first_block(&salt))?;
     file.sync_all()?;
     fs::rename(&half, path)?;
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    if let Some(dir) = path.parent() {
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn first_block(salt: &Salt) -> Vec<u8> {
@@ -154,8 +158,8 @@ impl Journal {
     /// Opens a journal that is there, with its bytes, which [`read`] takes. An empty file is an empty journal.
     ///
     /// # Errors
-    /// That of the disk.
-    pub fn open(path: &Path) -> io::Result<(Journal, Vec<u8>)> {
+    /// [`JournalError::Io`]
+    pub fn open(path: &Path) -> Result<(Journal, Vec<u8>), JournalError> {
         let mut bytes = fs::read(path)?;
         if bytes.is_empty() {
             create(path)?;

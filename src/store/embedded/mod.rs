@@ -3,9 +3,11 @@
 //! Owns the mapping of the store's operations to transactions of redb, a copy-on-write B-tree in a
 //! file with checksummed pages. Whatever changes something goes through the one [`writer`] thread,
 //! which puts all that waits into one transaction and answers when its changes are synced in the
-//! [`journal`]; the pages follow when that has grown large. Reading goes past it. What only matters while this process runs is not written: claims, beats, whose connection is whose
-//! and which are legacy ones are in memory, and a presence holds for the process that wrote it. There is no event stream. Never shares its directory. Called through
-//! [`Store`](crate::store::Store); built by [`open`](crate::store::open()).
+//! [`journal`]; the pages follow when that has grown large. Reading goes past it, once it has shown what
+//! was answered. What only matters while this process runs is not written: claims, beats, whose connection
+//! is whose and which are legacy ones are in memory, and a presence holds for the process that wrote it.
+//! There is no event stream. Never shares its directory. Called through [`Store`](crate::store::Store);
+//! built by [`open`](crate::store::open()).
 
 mod bars;
 mod changes;
@@ -14,10 +16,12 @@ mod engine;
 mod feed;
 mod journal;
 mod numbers;
+mod opening;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 mod queries;
 mod registry;
+mod reserve;
 mod tables;
 mod writer;
 
@@ -30,7 +34,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-pub use disk::StartError;
+pub use opening::StartError;
 
 use crate::ids::{ConnId, DeviceId, NodeId, ShopId};
 use crate::store::embedded::disk::{Disk, Slot};

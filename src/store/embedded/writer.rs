@@ -173,6 +173,8 @@ impl Writer {
         // The transaction may have reached the disk all the same.
         self.feed.tell_gap(GapCause::Reconnected);
         if !failure.is_full() {
+            // After a sync that failed a file may read as if it had been one.
+            self.disk.sync_or_reopen();
             return refuse_all(batch, failure);
         }
         self.disk.reserve().spend();
