@@ -165,8 +165,9 @@ impl Disk {
     }
 
     fn sync(&mut self) -> Result<(), Failure> {
+        let began = Instant::now();
         self.commit(Durability::Immediate)?;
-        self.journal.restart();
+        self.journal.restart(began.elapsed());
         self.unsynced_at = None;
         Ok(())
     }

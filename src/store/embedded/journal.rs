@@ -11,6 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -18,8 +19,14 @@ use rustix::rand::{GetRandomFlags, getrandom};
 const BLOCK: usize = 512;
 /// By which the file grows.
 const GROWTH: usize = 1 << 20;
-/// From this size on the tables are to be synced, so that the file begins anew.
-const DUE_BYTES: u64 = 8 << 20;
+/// From what size on the tables are to be synced, so that the file begins anew: the first time, and within what bounds.
+const DUE_FIRST: u64 = 1 << 20;
+const DUE_MIN: u64 = 256 << 10;
+const DUE_MAX: u64 = 8 << 20;
+/// Everybody waits while the tables are synced. Where that takes less than the one, the next may be of twice as
+/// much; where it takes more than the other, as on a slow card, of half. Well below any deadline of a call.
+const SYNC_SHORT: Duration = Duration::from_millis(50);
+const SYNC_LONG: Duration = Duration::from_millis(200);
 /// How the file begins; the salt follows.
 const TITLE: &[u8] = b"shoprelay journal 1\n";
 const SALT_BYTES: usize = 16;
@@ -50,6 +57,8 @@ pub struct Journal {
     next: u64,
     /// How much of the file is there to be written over.
     len: u64,
+    /// How large it may become.
+    due: u64,
     buffer: Vec<u8>,
 }
 
@@ -167,8 +176,8 @@ impl Journal {
         }
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let salt = bytes.get(TITLE.len()..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default();
-        let journal = Journal { file, salt, at: 0, next: 0, len: bytes.len() as u64, buffer: Vec::new() };
-        Ok((journal, bytes))
+        let (len, due, buffer) = (bytes.len() as u64, DUE_FIRST, Vec::new());
+        Ok((Journal { file, salt, at: 0, next: 0, len, due, buffer }, bytes))
     }
 
     /// Goes on after what was found.
@@ -223,12 +232,23 @@ impl Journal {
 
     /// Whether it is time to sync the tables.
     pub fn is_due(&self) -> bool {
-        self.at >= DUE_BYTES
+        self.at >= self.due
     }
 
-    /// Begins anew: the tables are synced with everything that is in it.
-    pub fn restart(&mut self) {
+    /// Begins anew: the tables are synced with everything that is in it, and that took so long.
+    pub fn restart(&mut self, took: Duration) {
         self.at = BLOCK as u64;
+        self.due = next_due(self.due, took);
+        // Better now than for a record that somebody waits for; where there is no room, the record will tell.
+        let _ = self.grow(self.due + GROWTH as u64);
+    }
+}
+
+fn next_due(due: u64, took: Duration) -> u64 {
+    match took {
+        short if short < SYNC_SHORT => (due * 2).min(DUE_MAX),
+        long if long > SYNC_LONG => (due / 2).max(DUE_MIN),
+        _ => due,
     }
 }
 

@@ -53,8 +53,8 @@ fn it_begins_anew_and_what_is_left_behind_counts_for_nothing() {
     for number in 1..=9u8 {
         bench.journal.append(&vec![number; 100 * number as usize]).unwrap();
     }
+    bench.journal.restart(SYNC_SHORT);
     let size = bench.bytes().len();
-    bench.journal.restart();
     assert_eq!(read(&bench.bytes(), 9).unwrap().records.len(), 0, "the tables have all of it");
     bench.journal.append(b"ten").unwrap();
     assert_eq!(read(&bench.bytes(), 9).unwrap().records, [b"ten"]);
@@ -100,7 +100,7 @@ fn a_damaged_record_is_told_by_those_after_it() {
     }
     assert_eq!(damage(&whole[BLOCK..], 0), "it does not begin as a journal does");
     assert_eq!(read(&whole, 1).unwrap().records.len(), 2);
-    bench.journal.restart();
+    bench.journal.restart(SYNC_SHORT);
     bench.journal.append(b"four").unwrap();
     assert_eq!(damage(&bench.bytes(), 2), "it begins with record 4, and the database ends with 2");
 }
@@ -123,18 +123,36 @@ fn what_a_device_sends_is_no_record() {
     let mut other = Bench::new();
     other.journal.append(b"forged").unwrap();
     bench.journal.append(&[vec![0; BLOCK - HEADER_BYTES], other.bytes()].concat()).unwrap();
-    bench.journal.restart();
+    bench.journal.restart(SYNC_SHORT);
     bench.journal.append(b"two").unwrap();
     assert_eq!(read(&bench.bytes(), 1).unwrap().records, [b"two"]);
 }
 
 #[test]
-fn it_is_due_when_it_has_grown() {
+fn it_is_due_when_it_has_grown_and_grows_as_far_as_syncing_is_quick() {
     let mut bench = Bench::new();
     bench.journal.append(b"one").unwrap();
     assert!(!bench.journal.is_due());
-    bench.journal.append(&vec![2; DUE_BYTES as usize]).unwrap();
+    bench.journal.append(&vec![2; DUE_FIRST as usize]).unwrap();
     assert!(bench.journal.is_due());
-    bench.journal.restart();
+    bench.journal.restart(Duration::ZERO);
     assert!(!bench.journal.is_due());
+    bench.journal.append(&vec![3; DUE_FIRST as usize]).unwrap();
+    assert!(!bench.journal.is_due(), "it was quick, so twice as much is taken");
+    assert_eq!([1, 2, 8].map(|mib| next_due(mib << 20, SYNC_SHORT / 2) >> 20), [2, 4, 8]);
+    assert_eq!([1 << 20, DUE_MIN].map(|due| next_due(due, SYNC_SHORT)), [1 << 20, DUE_MIN]);
+    assert_eq!([1 << 20, DUE_MIN].map(|due| next_due(due, SYNC_LONG * 2)), [1 << 19, DUE_MIN]);
+}
+
+#[test]
+fn it_has_its_blocks_before_somebody_waits_for_them() {
+    let mut bench = Bench::new();
+    bench.journal.append(b"one").unwrap();
+    bench.journal.restart(SYNC_SHORT);
+    let size = bench.bytes().len() as u64;
+    assert!(size >= DUE_FIRST + GROWTH as u64);
+    while !bench.journal.is_due() {
+        bench.journal.append(&[1; 100_000]).unwrap();
+    }
+    assert_eq!(bench.bytes().len() as u64, size);
 }
