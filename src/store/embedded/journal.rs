@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// Records begin at multiples of it.
+/// Records begin at multiples of it: no two share what a disk writes as one. Whoever loses power while it writes
+/// is trusted to leave all other blocks as they were, as SQLite trusts it ("powersafe overwrite").
 const BLOCK: usize = 512;
 /// By which the file grows.
 const GROWTH: usize = 1 << 20;
