@@ -1,10 +1,10 @@
 //! The one thread that changes the file.
 //!
 //! Owns the grouping of changes: whatever waits goes into one transaction and shares its sync, and
-//! a lone change waits for no company. Nothing is told or answered before the sync, nor seen by who reads. A change that fails by
-//! itself is answered so and disturbs no other; where the file fails the transaction is lost, the file
-//! is opened again, and what only the lack of room kept from its transaction is tried once more
-//! without the messages. Never decides an outcome; that is [`super::changes`]. Started by [`super`].
+//! a lone change waits for no company. Nothing is told or answered before the sync, nor seen by who reads. A
+//! change that fails by itself is answered so and disturbs no other; where a file fails the transaction is
+//! lost, the files are opened again, and what only the lack of room kept from its transaction is tried once
+//! more without the messages. Never decides an outcome; that is [`super::changes`]. Started by [`super`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
