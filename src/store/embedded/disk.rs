@@ -205,7 +205,7 @@ impl Disk {
     /// Closes the database, with everything in it.
     pub fn close(&mut self) {
         if self.slot.is_open()
-            && let Err(failure) = guarded(|| self.sync())
+            && let Err(failure) = guarded(|| self.commit(Durability::Immediate))
         {
             tracing::warn!(%failure, "the store's database cannot be synced; the next start takes the rest from the journal");
         }

@@ -1,25 +1,23 @@
 //! The tables of the database file, and what their rows hold.
 //!
 //! Owns the layout: a change that an older version would misread raises [`FORMAT`], and so does one that would
-//! misread a journal. Everything of a
-//! shop is keyed by the shop first, so that a shop's rows lie together. Never decides anything;
-//! called by [`super::changes`], [`super::queries`] and [`super::disk`].
+//! misread a journal. Everything of a shop is keyed by the shop first, so that a shop's rows lie together; what
+//! the larger rows hold is in [`rows`]. Never decides anything; called by [`super::changes`], [`super::queries`] and [`super::disk`].
 
 use std::io;
 
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ConnId, DeviceId, MessageId, Name, NodeId, ShopId};
-use crate::message::{Membership, Origin, Role};
-use crate::store::embedded::tables::noted::{Noted, take};
-use crate::store::{Dealt, StoreError, record};
+use crate::ids::{DeviceId, MessageId, ShopId};
+use crate::store::embedded::tables::noted::Noted;
+use crate::store::{StoreError, record};
 
-pub use noted::Changes;
-#[cfg(any(test, fuzzing))]
-pub use noted::take as take_change;
+pub use noted::{Changes, take_change};
+pub use rows::{DeviceRow, Fate, ShopRow};
 
 mod noted;
+mod rows;
 
 /// The number of this layout. With 2 came the journal: what the tables hold for good is not all that was accepted.
 pub const FORMAT: u64 = 2;
@@ -132,145 +130,6 @@ impl Failure {
     }
 }
 
-/// A row of [`SHOPS`].
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ShopRow {
-    pub head: MessageId,
-    pub entries: u64,
-    pub mains: u64,
-}
-
-impl From<(u64, u64, u64, u64)> for ShopRow {
-    fn from((ms, n, entries, mains): (u64, u64, u64, u64)) -> ShopRow {
-        ShopRow { head: MessageId { ms, n }, entries, mains }
-    }
-}
-
-/// A row of [`DEVICES`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DeviceRow {
-    pub role: Role,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    groups: Vec<Name>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    user: Option<Name>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub meta: Option<Box<str>>,
-    pub first_seen: u64,
-    pub last_seen: u64,
-    pub registered_at: MessageId,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    presence: Option<Presence>,
-    /// The connection that an operator ended last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ended: Option<ConnId>,
-}
-
-/// Which connection a device has.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Presence {
-    pub conn: ConnId,
-    pub node: Box<str>,
-    pub since: u64,
-    /// The process that wrote it. What another one wrote holds no more: that process is gone.
-    holder: Box<str>,
-}
-
-impl DeviceRow {
-    /// A device that nobody knew before.
-    pub fn new(role: Role, now_ms: u64, head: MessageId) -> DeviceRow {
-        DeviceRow {
-            role,
-            groups: Vec::new(),
-            user: None,
-            meta: None,
-            first_seen: now_ms,
-            last_seen: now_ms,
-            registered_at: head,
-            presence: None,
-            ended: None,
-        }
-    }
-
-    /// Whether it is registered as a main.
-    pub fn is_main(&self) -> bool {
-        self.role == Role::Main
-    }
-
-    /// What it is a member of.
-    pub fn membership(&self) -> Membership {
-        Membership { groups: self.groups.clone(), user: self.user.clone() }
-    }
-
-    /// Makes it a member of this and no more.
-    pub fn set_membership(&mut self, membership: Membership) {
-        Membership { groups: self.groups, user: self.user } = membership;
-    }
-
-    /// Its connection, if this process holds it.
-    pub fn presence(&self, holder: &NodeId) -> Option<&Presence> {
-        self.presence.as_ref().filter(|presence| *presence.holder == *holder.as_str())
-    }
-
-    /// Gives it this connection.
-    pub fn come(&mut self, holder: &NodeId, conn: &ConnId, node: &NodeId, since: u64) {
-        let (node, holder) = (node.as_str().into(), holder.as_str().into());
-        self.presence = Some(Presence { conn: conn.clone(), node, since, holder });
-        self.ended = None;
-    }
-
-    /// Ends its connection.
-    pub fn go(&mut self) {
-        self.presence = None;
-    }
-
-    /// Ends its connection for an operator: it is not given back.
-    pub fn end(&mut self) {
-        self.ended = self.presence.take().map(|presence| presence.conn);
-    }
-
-    /// Whether an operator ended this connection.
-    pub fn was_ended(&self, conn: &ConnId) -> bool {
-        self.ended.as_ref() == Some(conn)
-    }
-}
-
-/// A row of [`FATES`]: what has become of an entry since it was stored.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Fate {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    dealt: Option<(Name, By)>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unseen_by: Vec<DeviceId>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-enum By {
-    Device(DeviceId, Role),
-    Api(Name),
-}
-
-impl Fate {
-    /// Who dealt with it last.
-    pub fn dealt(&self) -> Option<Dealt> {
-        let (status, by) = self.dealt.clone()?;
-        let by = match by {
-            By::Device(device, role) => Origin::Device { device, role },
-            By::Api(name) => Origin::Api { name },
-        };
-        Some(Dealt { status, by })
-    }
-
-    /// Notes who dealt with it.
-    pub fn deal(&mut self, status: &Name, by: &Origin) {
-        let by = match by {
-            Origin::Device { device, role } => By::Device(device.clone(), *role),
-            Origin::Api { name } => By::Api(name.clone()),
-        };
-        self.dealt = Some((status.clone(), by));
-    }
-}
-
 /// A row from its bytes.
 ///
 /// # Errors
@@ -343,7 +202,7 @@ impl<'t> Tables<'t> {
     pub fn redo(&mut self, mut changes: &[u8]) -> Result<(), Failure> {
         let unknown = || Failure::Row { table: "journal" };
         while !changes.is_empty() {
-            let change = take(&mut changes).ok_or_else(unknown)?;
+            let change = take_change(&mut changes).ok_or_else(unknown)?;
             match change.table {
                 0 => self.meta.redo(&change)?,
                 1 => self.shops.redo(&change)?,

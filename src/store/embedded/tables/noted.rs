@@ -40,7 +40,7 @@ pub struct ChangeOf<'b> {
 }
 
 /// Takes the first change off the bytes; nothing where they are none.
-pub fn take<'b>(bytes: &mut &'b [u8]) -> Option<ChangeOf<'b>> {
+pub fn take_change<'b>(bytes: &mut &'b [u8]) -> Option<ChangeOf<'b>> {
     let (tag, rest) = bytes.split_first()?;
     *bytes = rest;
     let key = take_part(bytes)?;

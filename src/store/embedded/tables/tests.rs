@@ -1,6 +1,8 @@
 //! Ids and rows.
 
 use super::*;
+use crate::ids::NodeId;
+use crate::message::{Membership, Origin, Role};
 
 #[test]
 fn ids_go_on_where_the_clock_goes_back() {
@@ -22,7 +24,7 @@ fn rows_survive_their_bytes() {
     let mut row = DeviceRow::new(Role::Sub, 7, MessageId { ms: 5, n: 1 });
     row.come(&holder, &"c.1".parse().unwrap(), &holder, 9);
     let read: DeviceRow = decode("devices", &encode("devices", &row).unwrap()).unwrap();
-    assert_eq!((read.first_seen, read.registered_at, &read.groups), (7, row.registered_at, &Vec::new()));
+    assert_eq!((read.first_seen, read.registered_at, &read.membership().groups), (7, row.registered_at, &Vec::new()));
     let membership = Membership { groups: vec!["g".parse().unwrap()], user: Some("u".parse().unwrap()) };
     row.set_membership(membership.clone());
     let read: DeviceRow = decode("devices", &encode("devices", &row).unwrap()).unwrap();
